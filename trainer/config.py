@@ -1,0 +1,197 @@
+"""Every choice of a run: validated, frozen, one flag a field.
+
+    values = flags.FlagValues()
+    config.define_flags(values)
+    values(sys.argv)
+    choices = config.from_flags(values)        # raises ConfigError
+
+No TensorFlow here: a mistyped flag is answered at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import pathlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from absl import flags
+
+from trainer import retention
+
+# What a choice touches: the numbers that come out (`TRAJECTORY`), only the course of
+# the run (`RUN`), or nothing but this one command (`COMMAND`, never written down).
+TRAJECTORY, RUN, COMMAND = "trajectory", "run", "command"
+_FORBIDDEN = re.compile(r"[\[\]*?]")
+
+
+class ConfigError(ValueError):
+    """The command line or the configuration is wrong."""
+
+
+def _option(
+    default: Any,
+    touches: str,
+    help: str,
+    *,
+    minimum: float | None = None,
+    maximum: float = math.inf,
+    choices: Sequence[str] | None = None,
+) -> Any:
+    metadata = {
+        "touches": touches,
+        "help": help,
+        "minimum": minimum,
+        "maximum": maximum,
+        "choices": choices,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """The choices of one command. Each field is a flag; its help says what it does.
+
+    Raises:
+      ConfigError: a value is out of range, or two choices contradict each other.
+    """
+
+    task: str = _option("", TRAJECTORY, "A registered task, or package.module:Class.")
+    set: tuple[str, ...] = _option(
+        (), TRAJECTORY, "name=value: a hyperparameter of the task; repeatable."
+    )
+    run_dir: str = _option("", COMMAND, "Directory of the run (runs/<task>).")
+    steps: int = _option(0, RUN, "Train to this step, counted in total.", minimum=0)
+    epochs: float = _option(
+        0.0, RUN, "Instead of --steps: train to this many epochs in total.", minimum=0
+    )
+    batch_size: int = _option(64, TRAJECTORY, "Examples a step.", minimum=1)
+    eval_batch_size: int = _option(
+        256, RUN, "Examples a batch of an evaluation.", minimum=1
+    )
+    seed: int = _option(
+        0,
+        TRAJECTORY,
+        "Of weights, order, augmentation and dropout.",
+        minimum=0,
+        maximum=2**31 - 1,
+    )
+    deterministic: bool = _option(
+        True, TRAJECTORY, "Only ops that give the same bits every time."
+    )
+    report_every_steps: int = _option(
+        50, RUN, "Write training scalars at multiples of this.", minimum=1
+    )
+    evaluate_every_steps: int = _option(
+        0, RUN, "Evaluate at multiples of this; 0: once an epoch.", minimum=0
+    )
+    save_every_steps: int = _option(
+        0, RUN, "Save at multiples of this; 0: at each evaluation.", minimum=0
+    )
+    save_every_secs: float = _option(
+        0.0, RUN, "Also save when this many seconds went by; 0: don't.", minimum=0
+    )
+    keep_recent: int = _option(3, RUN, "Recent checkpoints to keep.", minimum=1)
+    best: tuple[str, ...] = _option(
+        (),
+        RUN,
+        "name:min|max[:count]: keep the best by this metric; repeatable "
+        "(the task's own choice).",
+    )
+    resume: str = _option(
+        "auto",
+        COMMAND,
+        "auto: go on from the newest good checkpoint, if any; never: refuse if there "
+        "is one; require: refuse if there is none.",
+        choices=("auto", "never", "require"),
+    )
+    allow_change: tuple[str, ...] = _option(
+        (), COMMAND, "A choice that may differ from the run's own; repeatable."
+    )
+    checkpoint: str = _option(
+        "best", COMMAND, "evaluate: best, best:metric, latest, step:N or a path."
+    )
+    split: str = _option("valid", COMMAND, "evaluate: which examples.")
+    progress: str = _option(
+        "auto",
+        COMMAND,
+        "bar, lines, none; auto: a bar on a terminal, else lines.",
+        choices=("auto", "bar", "lines", "none"),
+    )
+    format: str = _option(
+        "table", COMMAND, "Of what is printed.", choices=("table", "json")
+    )
+    debug: bool = _option(False, COMMAND, "Show tracebacks and TensorFlow's own log.")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            minimum, maximum = field.metadata["minimum"], field.metadata["maximum"]
+            if minimum is None or (minimum <= value <= maximum and value < math.inf):
+                continue
+            upper = "or more" if maximum == math.inf else f"to {maximum}"
+            raise ConfigError(
+                f"--{field.name}={value} is out of range: expected {minimum} {upper}."
+            )
+        if self.steps and self.epochs:
+            raise ConfigError(
+                f"--steps={self.steps} and --epochs={self.epochs:g} both say how long "
+                "to train: give one of them (on the command line, --steps=0 or "
+                "--epochs=0 takes back what a flagfile says)."
+            )
+        if match := _FORBIDDEN.search(self.run_dir):
+            raise ConfigError(
+                f"--run_dir={self.run_dir} has a {match[0]!r} in it: TensorFlow takes "
+                "that for a pattern and could not read its checkpoints back. Choose a "
+                "name without [ ] * ?."
+            )
+        for text in self.best:
+            try:
+                retention.Best.parse(text)
+            except ValueError as error:
+                raise ConfigError(f"--best: {error}") from None
+
+    def directory(self) -> pathlib.Path:
+        """The run directory: the given one, or `runs/<task>`."""
+        name = self.task.rpartition(":")[2]
+        return pathlib.Path(self.run_dir or pathlib.Path("runs", name))
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines one absl flag a field in `values`."""
+    for field in dataclasses.fields(Config):
+        default: Any = field.default
+        name, help = field.name, field.metadata["help"]
+        if field.metadata["choices"]:
+            choices = list(field.metadata["choices"])
+            flags.DEFINE_enum(name, default, choices, help, flag_values=values)
+        elif isinstance(default, bool):
+            flags.DEFINE_boolean(name, default, help, flag_values=values)
+        elif isinstance(default, int):
+            flags.DEFINE_integer(name, default, help, flag_values=values)
+        elif isinstance(default, float):
+            flags.DEFINE_float(name, default, help, flag_values=values)
+        elif isinstance(default, tuple):
+            flags.DEFINE_multi_string(name, list(default), help, flag_values=values)
+        else:
+            flags.DEFINE_string(name, default, help, flag_values=values)
+
+
+def from_flags(values: flags.FlagValues) -> Config:
+    """The `Config` of the parsed flags."""
+    chosen: dict[str, Any] = {
+        field.name: values[field.name].value for field in dataclasses.fields(Config)
+    }
+    chosen |= {k: tuple(v) for k, v in chosen.items() if isinstance(v, list)}
+    return Config(**chosen)
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the closest of the known words, or the known words."""
+    known = sorted(known)
+    if close := difflib.get_close_matches(word, known, n=1):
+        return f" Did you mean {close[0]!r}?"
+    return f" Known: {', '.join(known)}."

@@ -1,0 +1,195 @@
+"""Input that is a pure function of (seed, step): there is no iterator to lose.
+
+Training example number `p` (`p = step * batch_size + i`) belongs to epoch `p // N`.
+Its place in the source is `p % N` under a permutation that the seed and the epoch
+choose, so each epoch sees each example once, resuming at any step costs nothing, and
+nothing is saved. The permutation is a block cipher, not a table:
+`tf.raw_ops.RandomIndexShuffle`,
+https://www.tensorflow.org/api_docs/python/tf/random/experimental/index_shuffle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+import tensorflow as tf
+
+from trainer import task as contract
+
+_CIPHER_ROUNDS = 8
+_UNIFORM_BITS = 24  # all that a float32 in [0, 1) can hold
+
+
+class DataError(ValueError):
+    """Examples are missing or do not fit together."""
+
+
+@final
+class Arrays:
+    """A source of arrays in memory: `{"image": [N, ...], "label": [N]}`.
+
+    Raises:
+      DataError: there is no array, or they do not have one common length above 0.
+    """
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        lengths = {name: len(array) for name, array in arrays.items()}
+        if len(set(lengths.values())) != 1 or 0 in lengths.values():
+            raise DataError(
+                f"the arrays of a source have the lengths {lengths}; expected one "
+                "common length of at least 1."
+            )
+        self._length = next(iter(lengths.values()))
+        # A large NumPy array in a graph would be copied into it; a tensor is captured.
+        self._tensors = {k: tf.convert_to_tensor(v) for k, v in arrays.items()}
+
+    def __len__(self) -> int:
+        return self._length
+
+    def gather(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The examples at `indices` (int64 `[B]`)."""
+        return {
+            name: tf.gather(array, indices) for name, array in self._tensors.items()
+        }
+
+
+def npz(path: str | pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The named arrays of an `.npz` file. Pickled objects are refused.
+
+    Raises:
+      DataError: there is no such file, or it has no such array.
+    """
+    wanted = ", ".join(names)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if missing := [name for name in names if name not in file]:
+                raise DataError(
+                    f"{path} has no array {missing[0]!r}; it has "
+                    f"{', '.join(sorted(file)) or 'none'}. Expected {wanted}."
+                )
+            return {name: file[name] for name in names}
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(
+            f"there is no file {path}. Expected an .npz with the arrays {wanted}."
+        ) from None
+    except (OSError, ValueError, EOFError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} cannot be read as an .npz with the arrays {wanted}: {error}"
+        ) from error
+
+
+def as_source(given: contract.Source | Mapping[str, Any]) -> contract.Source:
+    """A mapping of arrays becomes a source; a source stays what it is."""
+    return Arrays(given) if isinstance(given, Mapping) else given
+
+
+def split(sources: Mapping[str, Any], name: str) -> contract.Source:
+    """The source of one split.
+
+    Raises:
+      DataError: there is no such split.
+    """
+    if name not in sources:
+        raise DataError(
+            f"the task has no split {name!r}; it has {', '.join(sorted(sources))}."
+        )
+    return as_source(sources[name])
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shuffled:
+    """The training input: an endless, shuffled, augmented walk over a source."""
+
+    task: contract.Task
+    source: contract.Source
+    batch_size: int
+    seed: int
+
+    def batch(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The batch of `step` (int64 scalar): tensors `[batch_size, ...]` by name."""
+        length = len(self.source)
+        places = step * self.batch_size + tf.range(self.batch_size, dtype=tf.int64)
+        keys = _keys(self.seed, places // length)
+        indices = tf.raw_ops.RandomIndexShuffle(
+            index=places % length,
+            seed=keys,
+            max_index=tf.constant(length - 1, tf.int64),
+            rounds=_CIPHER_ROUNDS,
+        )
+        batch = self.source.gather(indices)
+        return dict(self.task.augment(batch, self._augmentation_seeds(places)))
+
+    def _augmentation_seeds(self, places: tf.Tensor) -> tf.Tensor:
+        """int32 `[B, 2]`: another one at each place of the walk."""
+        high = tf.bitwise.bitwise_xor(places // 2**31, self.seed)
+        return tf.cast(tf.stack([high, places % 2**31], axis=1), tf.int32)
+
+    def steps(self, epochs: float) -> int:
+        """How many steps see every example `epochs` times."""
+        return math.ceil(epochs * len(self.source) / self.batch_size)
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ordered:
+    """The input of an evaluation: every example exactly once, in order."""
+
+    source: contract.Source
+    batch_size: int
+
+    def batch(self, number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """Batch `number` (int64 scalar) and which of its rows count (bool `[B]`).
+
+        All batches have one shape; the rows that don't count repeat the last example.
+        """
+        places = number * self.batch_size + tf.range(self.batch_size, dtype=tf.int64)
+        last = len(self.source) - 1
+        return self.source.gather(tf.minimum(places, last)), places <= last
+
+    @property
+    def batches(self) -> int:
+        """How many batches hold all examples."""
+        return math.ceil(len(self.source) / self.batch_size)
+
+
+def uniform(seeds: tf.Tensor, shape: Sequence[int] = ()) -> tf.Tensor:
+    """Random numbers in [0, 1) that depend on each example's own seed only.
+
+    `tf.random.stateless_uniform` takes one seed a call; this one takes one a row, at
+    once. The numbers are a block cipher's image of 0, 1, 2, ... under the row's seed.
+
+    Args:
+      seeds: int32 `[B, 2]`.
+      shape: of the numbers of one example.
+
+    Returns:
+      float32 `[B, *shape]`.
+    """
+    count = math.prod(shape)
+    rows = tf.shape(seeds)[0]
+    keys = tf.pad(tf.bitcast(seeds, tf.uint32), [[0, 0], [0, 1]])
+    bits = tf.raw_ops.RandomIndexShuffle(
+        index=tf.tile(tf.range(count, dtype=tf.int64), [rows]),
+        seed=tf.repeat(keys, count, axis=0),
+        max_index=tf.constant((1 << _UNIFORM_BITS) - 1, tf.int64),
+        rounds=_CIPHER_ROUNDS,
+    )
+    numbers = tf.cast(bits, tf.float32) * 2.0**-_UNIFORM_BITS
+    return tf.reshape(numbers, tf.concat([[rows], tf.constant(shape, tf.int32)], 0))
+
+
+def _keys(seed: int, epochs: tf.Tensor) -> tf.Tensor:
+    """uint32 `[B, 3]`, as RandomIndexShuffle takes its seeds: one a row.
+
+    The last column keeps them apart from the keys of `uniform`.
+    """
+    seeds, ones = tf.ones_like(epochs) * seed, tf.ones_like(epochs)
+    return tf.cast(tf.stack([seeds, epochs, ones], axis=1), tf.uint32)

@@ -1,0 +1,32 @@
+"""One checkpoint, evaluated: the networks alone are restored, no training state."""
+
+from __future__ import annotations
+
+from trainer import catalog, checkpoints, config, data, state, steps
+from trainer import task as contract
+
+
+def evaluate(
+    choices: config.Config, task: contract.Task, entry: catalog.Entry
+) -> dict[str, float]:
+    """The means of the task's values over every example of `choices.split`.
+
+    Raises:
+      data.DataError: the task has no such split.
+      checkpoints.DamagedCheckpointError: the files are not what was committed.
+      state.IncompatibleCheckpointError: the networks are not those of the task.
+    """
+    sources = task.sources()
+    split = data.Ordered(
+        source=data.split(sources, choices.split), batch_size=choices.eval_batch_size
+    )
+    training = data.Shuffled(
+        task=task,
+        source=data.split(sources, "train"),
+        batch_size=choices.batch_size,
+        seed=choices.seed,
+    )
+    current = state.build(task, training.batch, seed=choices.seed)
+    checkpoints.load_networks(entry, current)
+    metrics = steps.EvaluationLoop(task, current.networks, split).run()
+    return metrics or {}

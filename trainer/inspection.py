@@ -1,0 +1,67 @@
+"""Read-only answers about a run directory, as plain rows.
+
+No TensorFlow: they are there in a moment, also while the run is training.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+from trainer import catalog, manifest
+
+
+def list_checkpoints(run_dir: pathlib.Path) -> list[dict[str, Any]]:
+    """One row a checkpoint file set, newest step first.
+
+    Returns:
+      `{"step", "path", "kind": "recent"|"best", "best_of": [...], "latest": bool,
+      "metrics": {...}, "bytes", "created", "status": "ok"|"damaged"|"incomplete"}`.
+      The status looks at sizes only; `verify` reads every byte. `created` is seconds
+      since the epoch. Bytes are counted for each row, though a best one shares its
+      bytes with a recent one of the same step.
+
+    Raises:
+      FileNotFoundError: there is no such directory.
+    """
+    if not run_dir.is_dir():
+        raise FileNotFoundError(
+            f"there is no run directory {run_dir}. Check --run_dir, or train first."
+        )
+    entries = catalog.scan(run_dir)
+    latest = max((e.step for e in entries if e.manifest), default=None)
+    best_of: dict[int, list[str]] = {}
+    for directory in catalog.best_directories(run_dir):
+        for step in manifest.steps(directory):
+            best_of.setdefault(step, []).append(directory.name)
+    return [_row(entry, best_of, latest) for entry in entries]
+
+
+def _row(
+    entry: catalog.Entry, best_of: dict[int, list[str]], latest: int | None
+) -> dict[str, Any]:
+    mark = entry.manifest
+    recent = entry.directory.name == catalog.RECENT
+    return {
+        "step": entry.step,
+        "path": str(entry.prefix),
+        "kind": "recent" if recent else "best",
+        "best_of": best_of.get(entry.step, []),
+        "latest": recent and entry.step == latest,
+        "metrics": dict(mark.metrics) if mark else {},
+        "bytes": mark.bytes if mark else 0,
+        "created": mark.created if mark else None,
+        "status": _status(entry),
+    }
+
+
+def _status(entry: catalog.Entry) -> str:
+    if entry.manifest is None:
+        return "damaged"
+    for name, file in entry.manifest.files.items():
+        try:
+            if (entry.directory / name).stat().st_size != file.bytes:
+                return "damaged"
+        except FileNotFoundError:
+            return "incomplete"
+    return "ok"

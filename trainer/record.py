@@ -1,0 +1,200 @@
+"""What a run was started with, and what each resume changed.
+
+`config.json` in the run directory. What a later command leaves unsaid is taken from
+there; a choice that the numbers depend on may not change between two starts of one run,
+unless the user says that it is meant. No TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import xxhash
+
+from trainer import config as configuration
+from trainer import storage
+
+_FIELDS = {field.name: field for field in dataclasses.fields(configuration.Config)}
+_LENGTH = {"steps", "epochs"}  # two ways to say one thing
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """The choices of a run.
+
+    Attributes:
+      choices: every recorded field by name; the task's hyperparameters are complete,
+        defaults included, under `set`.
+      changes: one entry a resume that differed: `{"time", "name": [old, new], ...}`.
+    """
+
+    choices: Mapping[str, Any]
+    changes: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Of the choices that the numbers depend on."""
+        text = json.dumps(_trajectory(self.choices), sort_keys=True)
+        return xxhash.xxh3_128_hexdigest(text.encode())
+
+
+def complete(
+    config: configuration.Config, given: Collection[str]
+) -> configuration.Config:
+    """Fills what a command left unsaid with the run's own choices, if there is a run.
+
+    Args:
+      config: of the command.
+      given: the names of the flags that it was given.
+
+    Raises:
+      config.ConfigError: the directory holds a run of another task.
+    """
+    path = config.directory() / "config.json"
+    if not path.exists():
+        return config
+    choices = read(path).choices
+    if "task" in given and config.task != choices["task"]:
+        raise configuration.ConfigError(
+            f"{config.directory()} holds a run of the task {choices['task']!r}, not "
+            f"{config.task!r}. Give another --run_dir."
+        )
+    unsaid = {name for name in choices if name in _FIELDS and name not in given}
+    if _LENGTH & set(given):
+        unsaid -= _LENGTH
+    own = {name: choices[name] for name in unsaid}
+    own |= {name: tuple(v) for name, v in own.items() if isinstance(v, list)}
+    settings = [f"{name}={_text(value)}" for name, value in choices["set"].items()]
+    own["set"] = (*settings, *(config.set if "set" in given else ()))
+    try:
+        return dataclasses.replace(config, run_dir=str(config.directory()), **own)
+    except TypeError as error:
+        raise _unreadable(path, error) from error
+
+
+def settle(config: configuration.Config, hyperparameters: Mapping[str, Any]) -> Record:
+    """Compares a command's choices with the run's own. Writes nothing.
+
+    Raises:
+      config.ConfigError: a choice that the numbers depend on differs and is not allowed
+        to; shows each, there and here.
+    """
+    choices = _choices(config, hyperparameters)
+    path = config.directory() / "config.json"
+    if not path.exists():
+        return Record(choices)
+    before = read(path)
+    different = _difference(_trajectory(before.choices), _trajectory(choices))
+    refused = {k: v for k, v in different.items() if k not in config.allow_change}
+    if refused:
+        lines = [f"  {k}: {v[0]!r} there, {v[1]!r} here" for k, v in refused.items()]
+        allow = " ".join(f"--allow_change={name}" for name in refused)
+        raise configuration.ConfigError(
+            f"{config.directory()} holds a run that was started with other choices:\n"
+            + "\n".join(lines)
+            + "\nStart with the same ones, give another --run_dir, or say that you "
+            f"mean it: {allow}"
+        )
+    changed = _difference(_flat(before.choices), _flat(choices))
+    if not changed:
+        return before
+    entry = {"time": round(time.time(), 3), **changed}
+    return Record(choices, (*before.changes, entry))
+
+
+def read(path: pathlib.Path) -> Record:
+    """Reads a `config.json`.
+
+    Raises:
+      config.ConfigError: it is not one.
+    """
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        choices, changes = body["choices"], tuple(body["changes"])
+        if not isinstance(choices["set"], dict) or not isinstance(choices["task"], str):
+            raise TypeError("it has no task")
+        return Record(choices, changes)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+
+
+def write(directory: pathlib.Path, record: Record) -> None:
+    """Writes `config.json`, and `run.flags`, which repeats the run elsewhere."""
+    body = {"choices": record.choices, "changes": record.changes}
+    text = json.dumps(body, indent=1) + "\n"
+    storage.write_atomically(directory / "config.json", text)
+    storage.write_atomically(directory / "run.flags", as_flags(record))
+
+
+def as_flags(record: Record) -> str:
+    """The choices as a flagfile."""
+    lines = [
+        "# Repeats this run in another directory:",
+        "#   python run.py --flagfile=<this file> --run_dir=<another directory>",
+    ]
+    for name, value in record.choices.items():
+        if name == "set":
+            lines += [f"--set={key}={_text(one)}" for key, one in value.items()]
+        elif isinstance(value, list):
+            lines += [f"--{name}={one}" for one in value]
+        else:
+            lines.append(f"--{name}={value}")
+    return "\n".join(lines) + "\n"
+
+
+def _choices(
+    config: configuration.Config, hyperparameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    recorded = {
+        name: getattr(config, name)
+        for name, field in _FIELDS.items()
+        if field.metadata["touches"] != configuration.COMMAND
+    }
+    recorded["set"] = dict(hyperparameters)
+    as_read_back: dict[str, Any] = json.loads(json.dumps(recorded))
+    return as_read_back
+
+
+def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: [there.get(name), here.get(name)]
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name) != here.get(name)
+    }
+
+
+def _flat(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """One level: hyperparameters beside the run's own fields."""
+    own = {name: value for name, value in choices.items() if name != "set"}
+    return own | {
+        (f"set.{name}" if name in _FIELDS else name): value
+        for name, value in choices["set"].items()
+    }
+
+
+def _trajectory(choices: Mapping[str, Any]) -> dict[str, Any]:
+    return _flat(
+        {
+            name: value
+            for name, value in choices.items()
+            if name in _FIELDS
+            and _FIELDS[name].metadata["touches"] == configuration.TRAJECTORY
+        }
+    )
+
+
+def _text(value: Any) -> str:
+    """A hyperparameter as `--set` takes it."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _unreadable(path: pathlib.Path, error: Exception) -> configuration.ConfigError:
+    return configuration.ConfigError(
+        f"{path} is not the configuration of a run ({type(error).__name__}: {error}). "
+        "Bring back the file, or give another --run_dir."
+    )

@@ -1,0 +1,181 @@
+"""Everything that a run says: TensorBoard scalars, log lines, the progress bar.
+
+The scalars of training and of evaluation have the same tags, so TensorBoard lays them
+over each other. Only what lies under `speed/` depends on the clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, final
+
+import rich.console
+import rich.progress
+import tensorflow as tf
+from absl import logging
+from tensorboard.plugins.hparams import api as hparams
+
+TRAIN, EVAL = "train", "eval"
+_SECS_BETWEEN_LINES = 5.0
+
+
+@final
+class Reporter:
+    """Says what happens in a run. A context manager: the bar lives inside it.
+
+    Args:
+      directory: for the event files; made at the first scalar.
+      progress: `bar`, `lines`, `none`, or `auto` for a bar on a terminal, else lines.
+      total_steps: where the run ends.
+      batch_size: for examples a second.
+      clock: seconds, from any origin.
+    """
+
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        *,
+        progress: str,
+        total_steps: int,
+        batch_size: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._directory = directory
+        if progress == "auto":
+            progress = "bar" if sys.stderr.isatty() else "lines"
+        self._style = progress
+        self._total_steps = total_steps
+        self._batch_size = batch_size
+        self._clock = clock
+        self._writers: dict[str, tf.summary.SummaryWriter] = {}
+        self._exit = contextlib.ExitStack()
+        self._bar: rich.progress.Progress | None = None
+        self._bar_task = rich.progress.TaskID(0)
+        self._last_line = -_SECS_BETWEEN_LINES
+        self._mark = (0, 0.0)
+        self._best = ""
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._exit.close()
+        for writer in self._writers.values():
+            writer.close()
+
+    def begin(self, step: int) -> None:
+        """Training goes on from `step`: the clock of the rates starts here."""
+        self._mark = (step, self._clock())
+        if self._style == "bar":
+            self._bar = self._exit.enter_context(_make_bar())
+            self._bar_task = self._bar.add_task(
+                "", total=self._total_steps, completed=step, said=""
+            )
+
+    def describe(self, hyperparameters: Mapping[str, Any], flags: str) -> None:
+        """Writes the hyperparameters and the flags of the run, once a run."""
+        with self._writer(TRAIN).as_default(step=0):
+            hparams.hparams(
+                {
+                    name: value if isinstance(value, bool | int | float) else str(value)
+                    for name, value in hyperparameters.items()
+                }
+            )
+            tf.summary.text("flags", "```\n" + flags + "```", step=0)
+
+    def train(
+        self, step: int, means: Mapping[str, float], rates: Mapping[str, float]
+    ) -> None:
+        """Training values since the last report, and the learning rates now."""
+        steps_per_sec = self._steps_per_sec(step)
+        speeds = {
+            "speed/steps_per_sec": steps_per_sec,
+            "speed/examples_per_sec": steps_per_sec * self._batch_size,
+        }
+        self._scalars(TRAIN, step, {**means, **rates, **speeds})
+        now = self._clock()
+        if self._style == "lines" and now - self._last_line >= _SECS_BETWEEN_LINES:
+            self._last_line = now
+            left = (self._total_steps - step) / steps_per_sec if steps_per_sec else 0
+            logging.info(
+                "step %d of %d: %s; %.0f steps/s, %s to go",
+                step,
+                self._total_steps,
+                _listed(means),
+                steps_per_sec,
+                _duration(left),
+            )
+        self._say(f"{_listed(means)} {self._best}")
+
+    def evaluation(
+        self, step: int, metrics: Mapping[str, float], best: Mapping[str, Any]
+    ) -> None:
+        """The metrics of an evaluation, and the best values so far with their steps."""
+        self._scalars(EVAL, step, metrics)
+        self._best = "; ".join(
+            f"best {name} {record['value']:.4f} at step {record['step']}"
+            for name, record in best.items()
+        )
+        if self._style == "lines":
+            logging.info(
+                "step %d evaluated: %s; %s", step, _listed(metrics), self._best
+            )
+        self._say(f"{_listed(metrics)} {self._best}")
+
+    def advance(self, step: int) -> None:
+        """Training has come to `step`."""
+        if self._bar is not None:
+            self._bar.update(self._bar_task, completed=step)
+
+    def restart_clock(self, step: int) -> None:
+        """What happened since the last step was not training."""
+        self._mark = (step, self._clock())
+
+    def flush(self) -> None:
+        """Hands all scalars to the operating system; call it before each save."""
+        for writer in self._writers.values():
+            writer.flush()
+
+    def _say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.update(self._bar_task, said=text)
+
+    def _steps_per_sec(self, step: int) -> float:
+        last, then = self._mark
+        self._mark = (step, self._clock())
+        return (step - last) / max(self._mark[1] - then, 1e-9)
+
+    def _scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        with self._writer(kind).as_default(step=step):
+            for tag, value in values.items():
+                tf.summary.scalar(tag, value)
+
+    def _writer(self, kind: str) -> tf.summary.SummaryWriter:
+        if kind not in self._writers:
+            directory = str(self._directory / kind)
+            self._writers[kind] = tf.summary.create_file_writer(directory)
+        return self._writers[kind]
+
+
+def _make_bar() -> rich.progress.Progress:
+    return rich.progress.Progress(
+        rich.progress.BarColumn(bar_width=24),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TaskProgressColumn(show_speed=True, text_format_no_percentage=""),
+        rich.progress.TimeRemainingColumn(),
+        rich.progress.TextColumn("{task.fields[said]}"),
+        console=rich.console.Console(stderr=True),
+    )
+
+
+def _listed(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+
+
+def _duration(secs: float) -> str:
+    minutes, seconds = divmod(round(secs), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

@@ -1,0 +1,63 @@
+"""Which checkpoints are worth keeping.
+
+Pure rules over what is known of each checkpoint. Nothing here touches a file, so
+every rule is tested with a table; `checkpoints.Keeper` alone deletes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+_RULE = re.compile(r"([A-Za-z0-9][\w.\-]*):(min|max)(?::([1-9]\d{0,5}))?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """Keep the `count` checkpoints with the smallest or the largest `metric`."""
+
+    metric: str
+    mode: str
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Best:
+        """Reads `name:min|max[:count]`, e.g. `accuracy:max:3`.
+
+        Raises:
+          ValueError: `text` does not have that form.
+        """
+        match = _RULE.fullmatch(text)
+        if not match:
+            raise ValueError(
+                f"{text!r} does not say what is best. "
+                "Expected name:min|max[:count], such as accuracy:max or loss:min:3."
+            )
+        return cls(match[1], match[2], int(match[3] or 1))
+
+    def __str__(self) -> str:
+        return f"{self.metric}:{self.mode}:{self.count}"
+
+    def improves(self, value: float, record: float | None) -> bool:
+        """Whether `value` beats `record`; NaN and infinities never do, nor do ties."""
+        if not math.isfinite(value):
+            return False
+        if record is None:
+            return True
+        return value < record if self.mode == "min" else value > record
+
+    def top(self, values: Mapping[int, float]) -> list[int]:
+        """The steps to keep, best first, from the metric's value by step.
+
+        Values that are not finite never count; of equal ones the earlier step wins.
+        """
+        sign = 1.0 if self.mode == "min" else -1.0
+        finite = [(sign * v, step) for step, v in values.items() if math.isfinite(v)]
+        return [step for _, step in sorted(finite)[: self.count]]
+
+
+def recent(steps: Iterable[int], *, keep_recent: int) -> list[int]:
+    """The steps of the rolling checkpoints to keep, in rising order."""
+    return sorted(steps)[-keep_recent:]

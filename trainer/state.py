@@ -1,0 +1,315 @@
+"""Everything that must survive a kill, by name.
+
+    current = state.build(task, batch, seed=0)    # networks and optimizers, built
+    current.restore("runs/a/recent/ckpt-1200")    # all of it, or an error
+
+What TensorFlow reaches by itself is not all that training changes: the seeds of dropout
+layers, and layers in a plain list, are out of its sight. So each network is saved
+twice over, as an object and as the plain list of all its variables; TensorFlow stores
+a shared variable once.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, final
+
+import keras
+import tensorflow as tf
+
+from trainer import manifest
+from trainer import task as contract
+
+_SHOWN_DIFFERENCES = 3
+
+
+class IncompatibleCheckpointError(ValueError):
+    """A checkpoint doesn't fit the state that the task builds."""
+
+
+@final
+class State:
+    """One tree of everything that training changes. Use `build`.
+
+    Attributes:
+      step: int64 variable; training steps done.
+      networks: what `task.networks()` gave, built.
+      optimizers: by name, built for the variables that each trains.
+      trained: by optimizer, the variables that it trains.
+      totals: float64 variables: the sum of each training value since the last report,
+        and under `examples` over how many.
+      progress: what lives in Python; JSON in the checkpoint.
+      tree: the `tf.train.Checkpoint` of all this.
+    """
+
+    def __init__(
+        self,
+        *,
+        networks: Any,
+        optimizers: Mapping[str, keras.optimizers.Optimizer],
+        value_names: Iterable[str],
+        extra: Mapping[str, Any],
+        seed: int,
+    ) -> None:
+        items = contract.network_items(networks)
+        self.networks = networks
+        self.optimizers = dict(optimizers)
+        self.trained = {k: _trained_by(k, items) for k in self.optimizers}
+        for name, optimizer in self.optimizers.items():
+            optimizer.build(self.trained[name])
+        self.learning_rates = {k: _learning_rate(o) for k, o in optimizers.items()}
+        self.step = tf.Variable(0, dtype=tf.int64, name="step")
+        self.totals = {
+            name: tf.Variable(0.0, dtype=tf.float64, name=name)
+            for name in (*value_names, "examples")
+        }
+        self.progress: dict[str, Any] = {}
+        self._packed = tf.Variable("{}", dtype=tf.string, name="progress")
+        generator = tf.random.Generator.from_seed(seed, alg="philox")
+        tf.random.set_global_generator(generator)
+        children: dict[str, Any] = {
+            "step": self.step,
+            "progress": self._packed,
+            "generator": generator,
+            "totals": self.totals,
+            "task": {name: _trackable(name, one) for name, one in extra.items()},
+        }
+        own = set(children)
+        for name, network in items.items():
+            child = "variables" if name == "model" else f"{name}_variables"
+            _add(children, child, [v.value for v in network.variables])
+            _add(children, name, network)
+        self._network_parts = {k: v for k, v in children.items() if k not in own}
+        for name, optimizer in self.optimizers.items():
+            child = _optimizer_part(name)
+            _add(children, child, optimizer)
+            _add(children, f"{child}_variables", [v.value for v in optimizer.variables])
+        self.tree = tf.train.Checkpoint(**children)
+
+    def pack(self) -> None:
+        """Puts what lives in Python into the tree; call it before each save."""
+        self._packed.assign(json.dumps(self.progress, sort_keys=True))
+        # The manager adds one. So the counter, too, depends on the step alone.
+        self.tree.save_counter.assign(self.step - 1)
+
+    def restore(self, prefix: str) -> None:
+        """Puts the saved values into every variable of the tree.
+
+        Raises:
+          AssertionError: something in the tree or in the checkpoint has no match.
+          tf.errors.DataLossError, ...: the bytes are damaged.
+        """
+        self.tree.restore(prefix).assert_consumed()
+        self.progress = json.loads(self._packed.numpy())
+
+    def restore_networks(self, prefix: str) -> None:
+        """Puts the saved values into the networks alone.
+
+        Raises:
+          AssertionError: a variable of a network has no match in the checkpoint.
+        """
+        reader = tf.train.Checkpoint(**self._network_parts)
+        reader.read(prefix).assert_existing_objects_matched().expect_partial()
+
+    def apply_learning_rates(self) -> dict[str, tuple[float, float]]:
+        """Gives the configured learning rates precedence over the restored ones.
+
+        Returns:
+          By optimizer, where they differ: the restored and the configured one.
+        """
+        changed = {}
+        for name, configured in self.learning_rates.items():
+            restored = _learning_rate(self.optimizers[name])
+            if configured is not None and restored not in (None, configured):
+                self.optimizers[name].learning_rate = configured
+                changed[name] = (float(restored or 0), configured)
+        return changed
+
+    def current_learning_rates(self) -> dict[str, float]:
+        """By tag: `learning_rate`, or `learning_rate/<optimizer>` for several."""
+        alone = len(self.optimizers) == 1
+        return {
+            "learning_rate" if alone else f"learning_rate/{name}": float(
+                tf.convert_to_tensor(optimizer.learning_rate).numpy()
+            )
+            for name, optimizer in self.optimizers.items()
+        }
+
+    def variables(self) -> dict[str, tf.Variable]:
+        """Every variable of the tree by the name that people know it by."""
+        names: dict[int, str] = {}
+        for network, one in contract.network_items(self.networks).items():
+            names |= {id(v.value): f"{network}/{v.path}" for v in one.variables}
+        for optimizer, one in self.optimizers.items():
+            part, prefix = _optimizer_part(optimizer), f"{one.name}/"
+            names |= {
+                id(v.value): f"{part}/{v.path.removeprefix(prefix)}"
+                for v in one.variables
+            }
+        found: dict[str, tf.Variable] = {}
+        for path, variable in _walk(self.tree):
+            name = unique = names.get(id(variable), path)
+            count = 1
+            while unique in found:
+                count += 1
+                unique = f"{name}#{count}"
+            found[unique] = variable
+        return found
+
+    def describe(self) -> tuple[manifest.Variable, ...]:
+        """The variables as a manifest lists them."""
+        return tuple(
+            manifest.Variable(name, tuple(v.shape.as_list()), v.dtype.name)
+            for name, v in self.variables().items()
+        )
+
+
+def build(
+    task: contract.Task, batch: Callable[[tf.Tensor], contract.Batch], *, seed: int
+) -> State:
+    """Builds networks, then optimizers, then the tree: the order that loses nothing.
+
+    Args:
+      task: gives the parts.
+      batch: the training input, from a step (int64 scalar); traced, not run.
+      seed: of the initial weights and of every random generator.
+
+    Raises:
+      task.TaskError: the task doesn't keep its side of the contract.
+    """
+    # Names of layers count up in a process; begun anew, they are the same in each.
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    networks = task.networks()
+
+    def trace(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        return contract.checked_values(task, networks, batch(step), True)
+
+    # Builds every layer by tracing alone: no random state moves.
+    spec = tf.TensorSpec([], tf.int64)
+    concrete = tf.function(trace).get_concrete_function(spec)
+    value_names = sorted(concrete.structured_outputs)
+    optimizers = contract.optimizer_items(task.optimizers())
+    for name in optimizers:
+        if contract.loss_of(name) not in value_names:
+            raise contract.TaskError(
+                f"{type(task).__name__}.values() gives no {contract.loss_of(name)!r}, "
+                f"which the optimizer {name!r} minimises; it gives "
+                f"{', '.join(value_names)}."
+            )
+    return State(
+        networks=networks,
+        optimizers=optimizers,
+        value_names=value_names,
+        extra=task.state(networks),
+        seed=seed,
+    )
+
+
+def check_compatible(
+    current: State,
+    saved: Iterable[manifest.Variable],
+    *,
+    source: str,
+    advice: str,
+    networks_only: bool = False,
+) -> None:
+    """Compares the variables of a checkpoint with the built ones, by name.
+
+    Optimizer slots are positional in the file, so a layer that was frozen or moved
+    would get another's momentum: names must agree, not only shapes.
+
+    Raises:
+      IncompatibleCheckpointError: names `source`, and shows what differs.
+    """
+    parts = tuple(f"{n}/" for n in contract.network_items(current.networks))
+    parts = parts if networks_only else ("",)
+    there = {v.path: v for v in saved if v.path.startswith(parts)}
+    here = {v.path: v for v in current.describe() if v.path.startswith(parts)}
+    lines = []
+    for path in [*here, *(path for path in there if path not in here)]:
+        if path not in there:
+            lines.append(f"{path}: the model has it, the checkpoint does not")
+        elif path not in here:
+            lines.append(f"{path}: the checkpoint has it, the model does not")
+        elif there[path].shape != here[path].shape:
+            lines.append(
+                f"{path}: the checkpoint has shape {there[path].shape}, "
+                f"the model {here[path].shape}"
+            )
+        elif there[path].dtype != here[path].dtype:
+            lines.append(
+                f"{path}: the checkpoint has dtype {there[path].dtype}, "
+                f"the model {here[path].dtype}"
+            )
+    if not lines:
+        return
+    shown = [f"  {line}" for line in lines[:_SHOWN_DIFFERENCES]]
+    if hidden := len(lines) - len(shown):
+        shown.append(f"  and {hidden} more differences")
+    raise IncompatibleCheckpointError(
+        f"cannot restore {source}.\n" + "\n".join(shown) + f"\n{advice}"
+    )
+
+
+def _optimizer_part(name: str) -> str:
+    return name if name == "optimizer" else f"{name}_optimizer"
+
+
+def _trained_by(optimizer: str, networks: Mapping[str, keras.Model]) -> list[Any]:
+    if optimizer == "optimizer":
+        return [v for one in networks.values() for v in one.trainable_variables]
+    if optimizer not in networks:
+        raise contract.TaskError(
+            f"there is no network for the optimizer {optimizer!r}; the networks are "
+            f"{', '.join(networks)}. Give both one name."
+        )
+    return list(networks[optimizer].trainable_variables)
+
+
+def _learning_rate(optimizer: keras.optimizers.Optimizer) -> float | None:
+    """A constant one as a number; a schedule is a function of the step, so None."""
+    rate = optimizer.learning_rate
+    return float(rate) if isinstance(rate, keras.Variable) else None
+
+
+def _trackable(name: str, given: Any) -> Any:
+    """Keras variables and metrics as what `tf.train.Checkpoint` can save."""
+    if isinstance(given, keras.Variable):
+        return given.value
+    if isinstance(given, keras.metrics.Metric):
+        return [v.value for v in given.variables]
+    if isinstance(given, list | tuple):
+        return [_trackable(name, one) for one in given]
+    if not isinstance(given, tf.__internal__.tracking.Trackable):
+        raise contract.TaskError(
+            f"state() gives {name!r} as {type(given).__name__}, which no checkpoint "
+            "can hold; give variables, layers, metrics or other trackables."
+        )
+    return given
+
+
+def _add(children: dict[str, Any], name: str, child: Any) -> None:
+    if name in children:
+        raise contract.TaskError(
+            f"a network or optimizer can't be called {name!r}: the state has a part of "
+            f"that name already; taken are {', '.join(children)}."
+        )
+    children[name] = child
+
+
+def _walk(tree: tf.train.Checkpoint) -> Iterable[tuple[str, tf.Variable]]:
+    """Every variable of the tree once, with the shortest path to it."""
+    tree.save_counter  # noqa: B018  made at first use; part of every checkpoint
+    view = tf.train.TrackableView(tree)
+    queue, seen = collections.deque([("", tree)]), {id(tree)}
+    while queue:
+        path, node = queue.popleft()
+        if isinstance(node, tf.Variable):
+            yield path, node
+        for name, child in view.children(node).items():
+            if id(child) not in seen:
+                seen.add(id(child))
+                queue.append((f"{path}/{name}".lstrip("/"), child))

@@ -1,0 +1,165 @@
+"""The train loop and the evaluation loop, each inside one graph.
+
+    train = steps.TrainLoop(task, state, input)
+    train.run(100)                         # a hundred steps, one call
+    means = train.take_means()             # since the last time
+
+Python is asked once a chunk of steps, not once a step. The only `tf.GradientTape` of
+the framework is here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, final
+
+import tensorflow as tf
+
+from trainer import data, state
+from trainer import task as contract
+
+Sums = dict[str, tf.Tensor]
+# Batches of one call of an evaluation; a stop request is heard in between.
+_EVALUATION_CHUNK = 16
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss became NaN or infinite."""
+
+
+@final
+class TrainLoop:
+    """Trains the networks of a state, many steps a call."""
+
+    def __init__(
+        self, task: contract.Task, current: state.State, inputs: data.Shuffled
+    ) -> None:
+        self._task = task
+        self._state = current
+        self._inputs = inputs
+        self._losses = sorted(contract.loss_of(name) for name in current.optimizers)
+        self._run = tf.function(self._loop)
+
+    def run(self, count: int) -> None:
+        """Trains `count` steps; returns when they are done.
+
+        Raises:
+          NonFiniteError: a loss was not finite; the loop stopped at that very step.
+        """
+        finite = self._run(tf.constant(count, tf.int64))
+        bad = [name for name in self._losses if not finite[name].numpy()]
+        if bad:
+            raise NonFiniteError(
+                f"{' and '.join(bad)} became NaN or infinite at step "
+                f"{int(self._state.step.numpy())}. Nothing was saved over the last "
+                "good checkpoint. Lower the learning rate, clip the gradients, or look "
+                "at the data; with the same choices it will happen again."
+            )
+
+    def take_means(self) -> dict[str, float]:
+        """The means of the training values since the last call; begins anew."""
+        totals = {name: float(v.numpy()) for name, v in self._state.totals.items()}
+        for variable in self._state.totals.values():
+            variable.assign(0.0)
+        examples = totals.pop("examples")
+        return {name: total / examples for name, total in totals.items() if examples}
+
+    def _loop(self, count: tf.Tensor) -> dict[str, tf.Tensor]:
+        # The sums travel through the loop as tensors: one assignment a chunk.
+        sums = {name: v.read_value() for name, v in self._state.totals.items()}
+        finite = {name: tf.constant(True) for name in self._losses}
+        for _ in tf.range(count):
+            values = self._step(self._state.step.read_value())
+            self._state.step.assign_add(1)
+            sums = _add(sums, values, tf.constant(True))
+            finite = {
+                name: tf.reduce_all(tf.math.is_finite(values[name]))
+                for name in self._losses
+            }
+            if not tf.reduce_all(list(finite.values())):
+                break
+        for name, variable in self._state.totals.items():
+            variable.assign(sums[name])
+        return finite
+
+    def _step(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
+        """One optimizer step on the batch of `step`; all gradients at one point."""
+        batch = self._inputs.batch(step)
+        optimizers = self._state.optimizers
+        with tf.GradientTape(persistent=len(optimizers) > 1) as tape:
+            values = contract.checked_values(
+                self._task, self._state.networks, batch, training=True
+            )
+            losses = {
+                name: tf.reduce_mean(values[contract.loss_of(name)])
+                for name in optimizers
+            }
+        gradients = {
+            name: tape.gradient(loss, self._state.trained[name])
+            for name, loss in losses.items()
+        }
+        for name, optimizer in optimizers.items():
+            optimizer.apply(gradients[name], self._state.trained[name])
+        return values
+
+
+@final
+class EvaluationLoop:
+    """Means of a task's values over a whole split, each example counted once."""
+
+    def __init__(
+        self, task: contract.Task, networks: Any, inputs: data.Ordered
+    ) -> None:
+        self._task = task
+        self._networks = networks
+        self._inputs = inputs
+        self._run = tf.function(self._loop)
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """The values that an evaluation gives; found by tracing, nothing is run."""
+        traced = tf.function(self._values).get_concrete_function(
+            tf.TensorSpec([], tf.int64)
+        )
+        return tuple(sorted(traced.structured_outputs[0]))
+
+    def run(self, stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
+        """The means by name, or None if `stop()` became true on the way."""
+        sums = {n: tf.constant(0.0, tf.float64) for n in (*self.names, "examples")}
+        batches = self._inputs.batches
+        for first in range(0, batches, _EVALUATION_CHUNK):
+            if stop():
+                return None
+            last = min(first + _EVALUATION_CHUNK, batches)
+            sums = self._run(
+                tf.constant(first, tf.int64), tf.constant(last, tf.int64), sums
+            )
+        examples = float(sums["examples"].numpy())
+        return {name: float(sums[name].numpy()) / examples for name in self.names}
+
+    def _loop(self, first: tf.Tensor, last: tf.Tensor, sums: Sums) -> Sums:
+        for number in tf.range(first, last):
+            values, counts = self._values(number)
+            sums = _add(sums, values, counts)
+        return sums
+
+    def _values(self, number: tf.Tensor) -> tuple[Sums, tf.Tensor]:
+        batch, counts = self._inputs.batch(number)
+        values = contract.checked_values(
+            self._task, self._networks, batch, training=False
+        )
+        return values, counts
+
+
+def _add(sums: Sums, values: Sums, counts: tf.Tensor) -> Sums:
+    """Adds the values of the rows that count, in double precision."""
+    first = next(iter(values.values()))
+    counts = tf.broadcast_to(counts, tf.shape(first))
+    added = {
+        name: sums[name]
+        + tf.reduce_sum(tf.where(counts, tf.cast(value, tf.float64), 0.0))
+        for name, value in values.items()
+    }
+    added["examples"] = sums["examples"] + tf.reduce_sum(tf.cast(counts, tf.float64))
+    return added

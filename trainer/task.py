@@ -1,0 +1,197 @@
+"""What a model author writes: the data, the networks, the optimizers and the losses.
+
+@task.register("digits")
+@dataclasses.dataclass(frozen=True)
+class Digits(task.Task):
+    width: int = 32                                  # --set width=64
+    best = ("accuracy:max",)
+
+    def sources(self): return {"train": ..., "valid": ...}
+    def networks(self): return keras.Sequential([...])
+    def optimizers(self): return keras.optimizers.Adam(1e-3)
+    def values(self, networks, batch, training):
+        return {"loss": ..., "accuracy": ...}        # one number an example
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import keras
+import tensorflow as tf
+
+Batch = Mapping[str, tf.Tensor]
+_VALUE_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
+
+
+class TaskError(ValueError):
+    """A task doesn't keep its side of the contract."""
+
+
+class Source(Protocol):
+    """Examples with random access; `data` has ready ones."""
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+
+    def gather(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The examples at `indices` (int64 `[B]`) as tensors `[B, ...]` by name.
+
+        It is traced into the train loop: TensorFlow ops only, and no hidden state.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(abc.ABC):
+    """What is learned. Subclasses are frozen dataclasses: fields are hyperparameters.
+
+    Attributes:
+      best: how checkpoints are ranked, as `name:min|max[:count]`, if `--best` is not
+        given; the first one is the one that counts.
+    """
+
+    best: ClassVar[tuple[str, ...]] = ("loss:min",)
+
+    @abc.abstractmethod
+    def sources(self) -> Mapping[str, Source | Mapping[str, Any]]:
+        """The examples of each split: `train`, `valid` if there is one, others.
+
+        A mapping of arrays `[N, ...]` by name is a source, too.
+        """
+
+    @abc.abstractmethod
+    def networks(self) -> Any:
+        """A fresh `keras.Model`, or several by name."""
+
+    @abc.abstractmethod
+    def optimizers(self) -> Any:
+        """A fresh `keras.optimizers.Optimizer`, or several by name.
+
+        One optimizer minimises the value `loss` over every network. Of several, the
+        one named `x` minimises `x_loss` over the network named `x`.
+        """
+
+    @abc.abstractmethod
+    def values(self, networks: Any, batch: Batch, training: bool) -> Mapping[str, Any]:
+        """Losses and metrics of a batch: by name, one number an example.
+
+        Args:
+          networks: what `networks()` gave.
+          batch: tensors `[B, ...]` by name.
+          training: whether this is a training step.
+
+        Returns:
+          Tensors `[B]`; their means over all examples are what a run reports, ranks
+          and minimises. Regularisation losses of the networks are added to every
+          optimizer's loss by the framework.
+        """
+
+    def augment(self, batch: Batch, seeds: tf.Tensor) -> Batch:
+        """Changes a training batch at random, as a pure function of the seeds.
+
+        Args:
+          batch: as gathered from the source.
+          seeds: int32 `[B, 2]`, one for each example: `data.uniform(seeds, ...)`, or
+            any `tf.random.stateless_*` inside `tf.map_fn`.
+        """
+        del seeds
+        return batch
+
+    def state(self, networks: Any) -> Mapping[str, Any]:
+        """What else must survive a kill: trackables (`tf.Variable`s, ...) by name."""
+        del networks
+        return {}
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """Every field by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+
+T = TypeVar("T", bound=type[Task])
+_registered: dict[str, type[Task]] = {}
+
+
+def register(name: str) -> Callable[[T], T]:
+    """Class decorator: the task is found as `--task=name`."""
+
+    def decorate(cls: T) -> T:
+        if name in _registered and _registered[name].__module__ != cls.__module__:
+            raise TaskError(
+                f"two tasks are called {name!r}: {_registered[name].__module__} and "
+                f"{cls.__module__}. Give one of them another name."
+            )
+        _registered[name] = cls
+        return cls
+
+    return decorate
+
+
+def registered() -> dict[str, type[Task]]:
+    """The tasks registered so far, by name."""
+    return dict(sorted(_registered.items()))
+
+
+def network_items(networks: Any) -> dict[str, keras.Model]:
+    """Several networks by name; a single one is called `model`."""
+    return dict(networks) if isinstance(networks, Mapping) else {"model": networks}
+
+
+def optimizer_items(optimizers: Any) -> dict[str, keras.optimizers.Optimizer]:
+    """Several optimizers by name; a single one is called `optimizer`."""
+    if isinstance(optimizers, Mapping):
+        return dict(optimizers)
+    return {"optimizer": optimizers}
+
+
+def loss_of(optimizer: str) -> str:
+    """The name of the value that the optimizer of that name minimises."""
+    return "loss" if optimizer == "optimizer" else f"{optimizer}_loss"
+
+
+def checked_values(
+    task: Task, networks: Any, batch: Batch, training: bool
+) -> dict[str, tf.Tensor]:
+    """`task.values`, complete with the networks' own losses, as the contract says.
+
+    Returns:
+      float tensors `[B]` by name.
+
+    Raises:
+      TaskError: a value is not one number an example, or has an unusable name.
+    """
+    values = {}
+    size = next(iter(batch.values())).shape[0]
+    for name, value in task.values(networks, batch, training).items():
+        if not _VALUE_NAME.fullmatch(name):
+            raise TaskError(
+                f"{type(task).__name__}.values() returns {name!r}: a name becomes a "
+                "directory, so use letters, digits, '_', '-' and '.'."
+            )
+        value = tf.convert_to_tensor(value)
+        if not value.shape.is_compatible_with([size]):
+            raise TaskError(
+                f"{type(task).__name__}.values() returns {name!r} with shape "
+                f"{value.shape}; expected one number an example, shape [{size}]. "
+                "Leave the mean over the batch to the framework, and take it over "
+                "the other dimensions."
+            )
+        if not (
+            value.dtype.is_floating or value.dtype.is_integer or value.dtype.is_bool
+        ):
+            raise TaskError(
+                f"{type(task).__name__}.values() returns {name!r} as "
+                f"{value.dtype.name}; expected numbers."
+            )
+        # Integers and booleans, such as "the answer was right", have a mean as well.
+        values[name] = value if value.dtype.is_floating else tf.cast(value, tf.float32)
+    own = [loss for net in network_items(networks).values() for loss in net.losses]
+    if own:
+        penalty = tf.add_n([tf.cast(loss, tf.float32) for loss in own])
+        for name in values:
+            if name == "loss" or name.endswith("_loss"):
+                values[name] += tf.cast(penalty, values[name].dtype)
+    return values
