@@ -3,7 +3,7 @@
     keeper = checkpoints.Keeper(run_dir, keep_recent=3, best=rules)
     keeper.prepare()                       # clean what a killed save left
     found = keeper.restore(state)          # the newest good one, or None
-    keeper.save(state, metrics=..., ...)   # commit, then promote, then prune
+    keeper.save(state.tree, draft)         # commit, then promote, then prune
 
 `tf.train.CheckpointManager` writes the files; the manifests are the truth about which
 of them count. TensorFlow's own list, the file `checkpoint`, is derived from them.
@@ -11,23 +11,25 @@ of them count. TensorFlow's own list, the file `checkpoint`, is derived from the
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import pathlib
-import platform
 import re
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import final
 
-import keras
 import tensorflow as tf
 from absl import logging
 
-import trainer
 from trainer import catalog, manifest, retention, state, storage
 
 _OURS = re.compile(r"ckpt-(\d+)(\.index|\.data-.*|\.json\.tmp|_temp|\..*tempstate.*)")
 _TEMPORARY = re.compile(r"checkpoint\.tmp.*|.*\.tmp")
 _DAMAGED = ".damaged"
+
+
+class SaveError(RuntimeError):
+    """A checkpoint could not be written."""
 
 
 class NoUsableCheckpointError(RuntimeError):
@@ -95,68 +97,74 @@ class Keeper:
             )
         return None
 
-    def is_best(self, step: int, metrics: Mapping[str, float]) -> bool:
-        """Whether a checkpoint with these metrics would be among the best."""
+    def is_best(
+        self,
+        step: int,
+        metrics: Mapping[str, float],
+        pending: manifest.Manifest | None = None,
+    ) -> bool:
+        """Whether a checkpoint with these metrics would be among the best.
+
+        Args:
+          step: of that checkpoint.
+          metrics: of its evaluation.
+          pending: a checkpoint that is being saved, which counts as saved.
+        """
         for rule in self._best:
-            values = _values(catalog.ranked(self._directory(rule), rule), rule)
+            directory = self._directory(rule)
+            entries = catalog.ranked(directory, rule)
+            if pending is not None:
+                entries.append(catalog.Entry(directory, pending.step, pending))
+            values = _values(entries, rule)
             if rule.metric in metrics and step not in values:
                 values[step] = metrics[rule.metric]
                 if step in rule.top(values):
                     return True
         return False
 
-    def save(
-        self,
-        current: state.State,
-        *,
-        metrics: Mapping[str, float],
-        config_digest: str,
-        events: Mapping[str, int],
-    ) -> None:
-        """Saves and commits the state at its step, then promotes, then prunes.
+    def save(self, tree: tf.train.Checkpoint, draft: manifest.Manifest) -> int:
+        """Saves and commits a tree, then promotes, then prunes.
 
         A step that is committed already is never written over, for a kill would lose
         it: the new files are made beside it and take its place when they are whole.
 
         Args:
-          current: what is saved.
-          metrics: of the evaluation at this step; empty if there was none.
-          config_digest: of the choices that the numbers depend on.
-          events: the sizes of the event files.
+          tree: what is saved: the live one, or its shadow.
+          draft: the manifest, but for the files.
+
+        Returns:
+          The size of the checkpoint in bytes.
+
+        Raises:
+          SaveError: it could not be written; says the path and the cause. What was
+            committed before is as it was, and the step can be saved again.
         """
-        step = int(current.step.numpy())
+        step = draft.step
         again = step in manifest.steps(self._recent)
         directory = self._staging if again else self._recent
-        storage.make_directory(directory)
-
-        def commit(prefix: str) -> None:
-            files = manifest.measure(directory, step)
-            for name in files:
-                storage.sync(directory / name)
-            manifest.write(
-                directory,
-                manifest.Manifest(
-                    step=step,
-                    metrics=dict(metrics),
-                    files=files,
-                    variables=current.describe(),
-                    records=current.progress.get("records", {}),
-                    config_digest=config_digest,
-                    events=dict(events),
-                    created=round(time.time(), 3),
-                    versions=_versions(),
-                ),
-            )
-
-        current.pack()
-        # Made anew each time: its list is then what the manifests say.
-        manager = tf.train.CheckpointManager(
-            current.tree, str(directory), max_to_keep=None, checkpoint_name="ckpt"
-        )
-        # Called when the files are in place, before the manager records them.
-        options = tf.train.CheckpointOptions(experimental_write_callbacks=[commit])
-        manager.save(checkpoint_number=step, options=options)
+        try:
+            storage.make_directory(directory)
+            self._check_space(directory)
+            _write(tree, directory, draft)
+        except (OSError, tf.errors.OpError) as error:
+            with contextlib.suppress(OSError):
+                _remove_debris(directory)
+            raise SaveError(
+                f"{directory / manifest.PREFIX}-{step} could not be saved: {error}. "
+                "Every earlier checkpoint is as it was."
+            ) from error
         self._settle()
+        return manifest.read(self._recent, step).bytes
+
+    def _check_space(self, directory: pathlib.Path) -> None:
+        """Whether the newest checkpoint would fit once more."""
+        steps = manifest.steps(self._recent)
+        needed = manifest.read(self._recent, steps[-1]).bytes if steps else 0
+        free = storage.free_bytes(directory)
+        if free < needed:
+            raise OSError(
+                f"it needs {needed} bytes and {free} are free: {needed - free} short"
+            )
 
     def _settle(self) -> None:
         """Brings the directories to what the manifests call for.
@@ -201,6 +209,26 @@ class Keeper:
 
     def _directory(self, rule: retention.Best) -> pathlib.Path:
         return self._run_dir / catalog.BEST / rule.metric
+
+
+def _write(
+    tree: tf.train.Checkpoint, directory: pathlib.Path, draft: manifest.Manifest
+) -> None:
+    """Writes the files of a checkpoint and commits them."""
+
+    def commit(prefix: str) -> None:
+        # In place, and not yet recorded by the manager: now they become durable.
+        for path in directory.glob(f"{pathlib.Path(prefix).name}.*"):
+            storage.sync(path)
+        files = manifest.measure(directory, draft.step)
+        manifest.write(directory, dataclasses.replace(draft, files=files))
+
+    # Made anew each time: its list is then what the manifests say.
+    manager = tf.train.CheckpointManager(
+        tree, str(directory), max_to_keep=None, checkpoint_name=manifest.PREFIX
+    )
+    options = tf.train.CheckpointOptions(experimental_write_callbacks=[commit])
+    manager.save(checkpoint_number=draft.step, options=options)
 
 
 def load_networks(entry: catalog.Entry, current: state.State) -> None:
@@ -311,12 +339,3 @@ def _record_state(directory: pathlib.Path, steps: Sequence[int]) -> None:
         f'all_model_checkpoint_paths: "{manifest.PREFIX}-{step}"' for step in steps
     ]
     storage.write_atomically(directory / "checkpoint", "\n".join(lines) + "\n")
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "keepstep": trainer.__version__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "python": platform.python_version(),
-    }

@@ -23,7 +23,7 @@ import rich.table
 from absl import flags
 from absl import logging as absl_logging
 
-from trainer import catalog, config, inspection, record, retention
+from trainer import catalog, config, inspection, preemption, record, retention
 
 # Modules that need TensorFlow are imported by the commands that train: `list` answers
 # in a fraction of the time that its import takes.
@@ -74,13 +74,20 @@ def main(argv: Sequence[str], *, package: str) -> int:
 
 def _train(choices: config.Config, package: str) -> int:
     """trains to --steps or --epochs in total; goes on from where it was"""
-    with _quiet_import(choices.debug):
-        from trainer import lookup, loop
-    task = lookup.create(choices.task, choices.set, package=package)
-    if not choices.best:
-        choices = dataclasses.replace(choices, best=type(task).best)
-    outcome = loop.train(choices, task)
     run_dir = choices.directory()
+    with preemption.listening() as stop:
+        try:
+            with stop.interrupting():
+                with _quiet_import(choices.debug):
+                    from trainer import lookup, loop
+                task = lookup.create(choices.task, choices.set, package=package)
+            if not choices.best:
+                choices = dataclasses.replace(choices, best=type(task).best)
+            outcome = loop.train(choices, task, stop)
+        except preemption.Interrupted:
+            print(f"stopped by {stop.signal} before the first new step.")
+            print("go on      the same command again")
+            return STOPPED
     place = f"step {outcome.step} of {outcome.total_steps}"
     if outcome.stopped_by:
         print(f"stopped by {outcome.stopped_by} at {place}; everything is saved.")
@@ -96,6 +103,8 @@ def _train(choices: config.Config, package: str) -> int:
             if entry.manifest:
                 value = entry.manifest.metrics[rule.metric]
                 print(f"best       {entry.prefix}  ({rule.metric} {value:.4f})")
+    for what in outcome.inexact:
+        print(f"INEXACT    {what}")
     print(f"evaluate   python run.py evaluate --run_dir={run_dir}")
     print(f"watch      tensorboard --logdir={run_dir.parent}")
     return DONE

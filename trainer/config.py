@@ -111,6 +111,17 @@ class Config:
     allow_change: tuple[str, ...] = _option(
         (), COMMAND, "A choice that may differ from the run's own; repeatable."
     )
+    on_nonfinite: str = _option(
+        "halt",
+        RUN,
+        "When a loss is NaN or infinite: halt; or rewind to the newest checkpoint and "
+        "skip the data since.",
+        choices=("halt", "rewind"),
+    )
+    max_rewinds: int = _option(3, RUN, "How often it may rewind, in total.", minimum=0)
+    allow_inexact: bool = _option(
+        False, RUN, "Train also what could not be resumed exactly."
+    )
     checkpoint: str = _option(
         "best", COMMAND, "evaluate: best, best:metric, latest, step:N or a path."
     )

@@ -58,6 +58,8 @@ class Manifest:
       records: by metric, the best `{"step", "value"}` up to this step.
       config_digest: of the choices that the numbers depend on.
       events: sizes in bytes of the event files when this was saved, by name.
+      inexact: what training changes and this does not hold; empty but for runs with
+        `--allow_inexact`.
       created: seconds since the epoch.
       versions: of keepstep, tensorflow, keras and python.
     """
@@ -69,6 +71,7 @@ class Manifest:
     records: Mapping[str, Mapping[str, float]]
     config_digest: str
     events: Mapping[str, int]
+    inexact: tuple[str, ...]
     created: float
     versions: Mapping[str, str]
 
@@ -179,6 +182,7 @@ def _parse(body: Any, step: int) -> Manifest:
         },
         config_digest=str(body["config_digest"]),
         events={str(name): _count(size) for name, size in body["events"].items()},
+        inexact=tuple(str(what) for what in body["inexact"]),
         created=float(body["created"]),
         versions={str(k): str(v) for k, v in body["versions"].items()},
     )

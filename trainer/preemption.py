@@ -1,6 +1,12 @@
 """Signals become a request that the loops look at; a second one acts as usual.
 
 Schedulers announce the end of a machine by SIGTERM or SIGUSR1, people by Ctrl-C.
+
+    with preemption.listening() as stop:
+        with stop.interrupting():     # nothing to save yet: stops right here
+            build()
+        while not stop():             # something to save: stops at a border
+            train()
 """
 
 from __future__ import annotations
@@ -14,15 +20,47 @@ from typing import final
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
+class Interrupted(BaseException):
+    """The run was asked to stop where there was nothing to save."""
+
+
 @final
 class Request:
-    """Whether the run was asked to stop, and by which signal."""
+    """Whether the run was asked to stop, and by which signal.
+
+    Attributes:
+      signal: its name, such as `SIGTERM`, or None.
+    """
 
     def __init__(self) -> None:
         self.signal: str | None = None
+        self._interrupts = False
 
     def __call__(self) -> bool:
         return self.signal is not None
+
+    def hear(self, number: int) -> None:
+        """Takes note of a signal.
+
+        Raises:
+          Interrupted: inside `interrupting`.
+        """
+        self.signal = signal.Signals(number).name
+        self._interrupt()
+
+    @contextlib.contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """While this is open, a request doesn't wait: it raises `Interrupted`."""
+        self._interrupts = True
+        try:
+            self._interrupt()
+            yield
+        finally:
+            self._interrupts = False
+
+    def _interrupt(self) -> None:
+        if self.signal is not None and self._interrupts:
+            raise Interrupted(self.signal)
 
 
 @contextlib.contextmanager
@@ -36,8 +74,8 @@ def listening() -> Iterator[Request]:
             signal.signal(number, handler)
 
     def hear(number: int, frame: types.FrameType | None) -> None:
-        request.signal = signal.Signals(number).name
         restore()
+        request.hear(number)
 
     for number in SIGNALS:
         signal.signal(number, hear)

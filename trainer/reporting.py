@@ -1,7 +1,7 @@
 """Everything that a run says: TensorBoard scalars, log lines, the progress bar.
 
 The scalars of training and of evaluation have the same tags, so TensorBoard lays them
-over each other. Only what lies under `speed/` depends on the clock.
+over each other. Only what lies under `speed/` and `checkpoint/` depends on the clock.
 """
 
 from __future__ import annotations
@@ -64,8 +64,13 @@ class Reporter:
 
     def __exit__(self, *exception: object) -> None:
         self._exit.close()
+        self.close()
+
+    def close(self) -> None:
+        """Closes the event files; the next scalar begins new ones."""
         for writer in self._writers.values():
             writer.close()
+        self._writers.clear()
 
     def begin(self, step: int) -> None:
         """Training goes on from `step`: the clock of the rates starts here."""
@@ -134,6 +139,11 @@ class Reporter:
     def restart_clock(self, step: int) -> None:
         """What happened since the last step was not training."""
         self._mark = (step, self._clock())
+
+    def saved(self, step: int, costs: Mapping[str, float]) -> None:
+        """What the save of `step` cost."""
+        costs = {f"checkpoint/{name}": value for name, value in costs.items()}
+        self._scalars(TRAIN, step, costs)
 
     def flush(self) -> None:
         """Hands all scalars to the operating system; call it before each save."""

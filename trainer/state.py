@@ -18,6 +18,7 @@ from typing import Any, final
 
 import keras
 import tensorflow as tf
+from keras.src.random import seed_generator
 
 from trainer import manifest
 from trainer import task as contract
@@ -35,6 +36,7 @@ class State:
 
     Attributes:
       step: int64 variable; training steps done.
+      skipped: int64 variable; steps whose data was passed over by rewinds.
       networks: what `task.networks()` gave, built.
       optimizers: by name, built for the variables that each trains.
       trained: by optimizer, the variables that it trains.
@@ -61,6 +63,7 @@ class State:
             optimizer.build(self.trained[name])
         self.learning_rates = {k: _learning_rate(o) for k, o in optimizers.items()}
         self.step = tf.Variable(0, dtype=tf.int64, name="step")
+        self.skipped = tf.Variable(0, dtype=tf.int64, name="skipped")
         self.totals = {
             name: tf.Variable(0.0, dtype=tf.float64, name=name)
             for name in (*value_names, "examples")
@@ -71,21 +74,22 @@ class State:
         tf.random.set_global_generator(generator)
         children: dict[str, Any] = {
             "step": self.step,
+            "skipped": self.skipped,
             "progress": self._packed,
             "generator": generator,
+            # What keras.random draws from where no seed is given; not public.
+            "keras_generator": seed_generator.global_seed_generator().state,
             "totals": self.totals,
             "task": {name: _trackable(name, one) for name, one in extra.items()},
         }
         own = set(children)
         for name, network in items.items():
             child = "variables" if name == "model" else f"{name}_variables"
-            _add(children, child, [v.value for v in network.variables])
+            _add(children, child, list(network.variables))
             _add(children, name, network)
         self._network_parts = {k: v for k, v in children.items() if k not in own}
         for name, optimizer in self.optimizers.items():
-            child = _optimizer_part(name)
-            _add(children, child, optimizer)
-            _add(children, f"{child}_variables", [v.value for v in optimizer.variables])
+            _add(children, _optimizer_part(name), optimizer)
         self.tree = tf.train.Checkpoint(**children)
 
     def pack(self) -> None:
@@ -276,11 +280,9 @@ def _learning_rate(optimizer: keras.optimizers.Optimizer) -> float | None:
 
 
 def _trackable(name: str, given: Any) -> Any:
-    """Keras variables and metrics as what `tf.train.Checkpoint` can save."""
-    if isinstance(given, keras.Variable):
-        return given.value
+    """A task's own state as what `tf.train.Checkpoint` can save."""
     if isinstance(given, keras.metrics.Metric):
-        return [v.value for v in given.variables]
+        return list(given.variables)
     if isinstance(given, list | tuple):
         return [_trackable(name, one) for one in given]
     if not isinstance(given, tf.__internal__.tracking.Trackable):
@@ -307,6 +309,9 @@ def _walk(tree: tf.train.Checkpoint) -> Iterable[tuple[str, tf.Variable]]:
     queue, seen = collections.deque([("", tree)]), {id(tree)}
     while queue:
         path, node = queue.popleft()
+        if isinstance(node, keras.Variable):
+            yield path, node.value
+            continue
         if isinstance(node, tf.Variable):
             yield path, node
         for name, child in view.children(node).items():

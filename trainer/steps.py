@@ -41,13 +41,18 @@ class TrainLoop:
         self._losses = sorted(contract.loss_of(name) for name in current.optimizers)
         self._run = tf.function(self._loop)
 
+    @functools.cache  # noqa: B019  a loop lives as long as its run
+    def trace(self) -> Any:
+        """The loop as a `tf.types.experimental.ConcreteFunction`; nothing is run."""
+        return self._run.get_concrete_function(tf.TensorSpec([], tf.int64))
+
     def run(self, count: int) -> None:
         """Trains `count` steps; returns when they are done.
 
         Raises:
           NonFiniteError: a loss was not finite; the loop stopped at that very step.
         """
-        finite = self._run(tf.constant(count, tf.int64))
+        finite = self.trace()(tf.constant(count, tf.int64))
         bad = [name for name in self._losses if not finite[name].numpy()]
         if bad:
             raise NonFiniteError(
@@ -70,7 +75,7 @@ class TrainLoop:
         sums = {name: v.read_value() for name, v in self._state.totals.items()}
         finite = {name: tf.constant(True) for name in self._losses}
         for _ in tf.range(count):
-            values = self._step(self._state.step.read_value())
+            values = self._step(self._state.step + self._state.skipped)
             self._state.step.assign_add(1)
             sums = _add(sums, values, tf.constant(True))
             finite = {
@@ -83,9 +88,9 @@ class TrainLoop:
             variable.assign(sums[name])
         return finite
 
-    def _step(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One optimizer step on the batch of `step`; all gradients at one point."""
-        batch = self._inputs.batch(step)
+    def _step(self, number: tf.Tensor) -> dict[str, tf.Tensor]:
+        """One optimizer step on one batch; all gradients at one point."""
+        batch = self._inputs.batch(number)
         optimizers = self._state.optimizers
         with tf.GradientTape(persistent=len(optimizers) > 1) as tape:
             values = contract.checked_values(
@@ -116,6 +121,12 @@ class EvaluationLoop:
         self._inputs = inputs
         self._run = tf.function(self._loop)
 
+    def trace(self) -> None:
+        """Traces what `run` runs, if that is still to be done."""
+        number = tf.TensorSpec([], tf.int64)
+        sums = {name: tf.TensorSpec([], tf.float64) for name in self._sums}
+        self._run.get_concrete_function(number, number, sums)
+
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """The values that an evaluation gives; found by tracing, nothing is run."""
@@ -126,7 +137,7 @@ class EvaluationLoop:
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """The means by name, or None if `stop()` became true on the way."""
-        sums = {n: tf.constant(0.0, tf.float64) for n in (*self.names, "examples")}
+        sums = {name: tf.constant(0.0, tf.float64) for name in self._sums}
         batches = self._inputs.batches
         for first in range(0, batches, _EVALUATION_CHUNK):
             if stop():
@@ -137,6 +148,10 @@ class EvaluationLoop:
             )
         examples = float(sums["examples"].numpy())
         return {name: float(sums[name].numpy()) / examples for name in self.names}
+
+    @property
+    def _sums(self) -> tuple[str, ...]:
+        return (*self.names, "examples")
 
     def _loop(self, first: tf.Tensor, last: tf.Tensor, sums: Sums) -> Sums:
         for number in tf.range(first, last):

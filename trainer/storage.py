@@ -89,6 +89,11 @@ def delete(path: pathlib.Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def free_bytes(directory: pathlib.Path) -> int:
+    """What this user may still write to the file system of `directory`."""
+    return shutil.disk_usage(directory).free
+
+
 def checksum(path: pathlib.Path) -> str:
     """The xxh3 128-bit digest of a file's bytes, in hexadecimal.
 

@@ -1,0 +1,165 @@
+"""The parts of a run, put together from its choices and its task.
+
+`loop` tells what they do with each other. Nothing here writes to the run directory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+import trainer
+from trainer import (
+    checkpoints,
+    config,
+    data,
+    preemption,
+    record,
+    reporting,
+    retention,
+    saving,
+    state,
+    steps,
+)
+from trainer import task as contract
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """When what is due: at multiples of these, counted in steps from the very start.
+
+    Attributes:
+      total: the last step, where everything is due.
+      report: for the training scalars.
+      evaluate: for evaluations.
+      save: for checkpoints.
+    """
+
+    total: int
+    report: int
+    evaluate: int
+    save: int
+
+    def due(self, step: int, every: int) -> bool:
+        """Whether what happens `every` so many steps happens at this one."""
+        return step > 0 and (step % every == 0 or step >= self.total)
+
+    def next_border(self, step: int) -> int:
+        """The next step at which anything is due."""
+        everies = (self.report, self.evaluate, self.save)
+        return min(self.total, *((step // every + 1) * every for every in everies))
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run, ready to go."""
+
+    choices: config.Config
+    record: record.Record
+    schedule: Schedule
+    best: tuple[retention.Best, ...]
+    state: state.State
+    keeper: checkpoints.Keeper
+    saver: saving.Saver
+    train_loop: steps.TrainLoop
+    evaluation: steps.EvaluationLoop | None
+    reporter: reporting.Reporter
+    stop: preemption.Request
+    inexact: tuple[str, ...] = ()
+
+
+def assemble(
+    choices: config.Config, task: contract.Task, stop: preemption.Request
+) -> Run:
+    """Builds the data, the state and what works on them.
+
+    Raises:
+      config.ConfigError: the choices don't fit the run directory or the task.
+      data.DataError: the task's data is not what it should be.
+      task.TaskError: the task doesn't keep its side of the contract.
+    """
+    noted = record.settle(choices, task.hyperparameters())
+    sources = task.sources()
+    inputs = data.Shuffled(
+        task=task,
+        source=data.split(sources, "train"),
+        batch_size=choices.batch_size,
+        seed=choices.seed,
+    )
+    schedule = _schedule(choices, inputs)
+    current = state.build(task, inputs.batch, seed=choices.seed)
+    evaluation = _evaluation(choices, task, sources, current)
+    best = tuple(map(retention.Best.parse, choices.best)) if evaluation else ()
+    directory = choices.directory()
+    keeper = checkpoints.Keeper(directory, keep_recent=choices.keep_recent, best=best)
+    return Run(
+        choices=choices,
+        record=noted,
+        schedule=schedule,
+        best=best,
+        state=current,
+        keeper=keeper,
+        saver=saving.Saver(keeper, current),
+        train_loop=steps.TrainLoop(task, current, inputs),
+        evaluation=evaluation,
+        reporter=reporting.Reporter(
+            directory / "summaries",
+            progress=choices.progress,
+            total_steps=schedule.total,
+            batch_size=choices.batch_size,
+        ),
+        stop=stop,
+    )
+
+
+def _schedule(choices: config.Config, inputs: data.Shuffled) -> Schedule:
+    total = choices.steps or inputs.steps(choices.epochs)
+    if not total:
+        raise config.ConfigError(
+            "nothing says how long to train: give --steps=N or --epochs=N."
+        )
+    evaluate = choices.evaluate_every_steps or inputs.steps(epochs=1)
+    return Schedule(
+        total=total,
+        report=choices.report_every_steps,
+        evaluate=evaluate,
+        save=choices.save_every_steps or evaluate,
+    )
+
+
+def _evaluation(
+    choices: config.Config,
+    task: contract.Task,
+    sources: Mapping[str, Any],
+    current: state.State,
+) -> steps.EvaluationLoop | None:
+    """The evaluation of `valid`, if the task has it; checks the metrics of `--best`."""
+    if "valid" not in sources:
+        return None
+    valid = data.Ordered(
+        source=data.split(sources, "valid"), batch_size=choices.eval_batch_size
+    )
+    evaluation = steps.EvaluationLoop(task, current.networks, valid)
+    for rule in map(retention.Best.parse, choices.best):
+        # Training gives most metrics as well; only for others a look is worth a trace.
+        if rule.metric not in current.totals and rule.metric not in evaluation.names:
+            raise config.ConfigError(
+                f"--best={rule}: the task has no metric {rule.metric!r}."
+                f"{config.suggest(rule.metric, evaluation.names)}"
+            )
+    return evaluation
+
+
+def versions() -> dict[str, str]:
+    """Of what makes the numbers."""
+    return {
+        "keepstep": trainer.__version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "python": platform.python_version(),
+    }

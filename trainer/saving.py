@@ -1,0 +1,153 @@
+"""Saving behind the training thread, which pays for a snapshot only.
+
+    saver = saving.Saver(keeper, state)
+    saver.save(draft)          # milliseconds; the writing goes on behind
+    saver.finished()           # what the last one cost, once it is done
+
+It is a context manager: at its end it waits. At most one save is in flight. Its error is raised by the next call of any of these.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import final
+
+from absl import logging
+
+from trainer import checkpoints, manifest, snapshot, state
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What one save cost.
+
+    Attributes:
+      step: that was saved.
+      stall_secs: of the training thread, for the snapshot.
+      wait_secs: of the training thread, for the save before.
+      write_secs: behind the training thread.
+      bytes: on disk.
+    """
+
+    step: int
+    stall_secs: float
+    wait_secs: float
+    write_secs: float
+    bytes: int
+
+
+@final
+class Saver:
+    """Saves the state of one run through its keeper."""
+
+    def __init__(
+        self,
+        keeper: checkpoints.Keeper,
+        current: state.State,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._keeper = keeper
+        self._state = current
+        self._clock = clock
+        self._snapshot: snapshot.Snapshot | None = None
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "save")
+        self._running: concurrent.futures.Future[Cost] | None = None
+        self._pending: manifest.Manifest | None = None
+        self._cost: Cost | None = None
+
+    def save(self, draft: manifest.Manifest) -> None:
+        """Takes a snapshot of the state, which `draft` describes, and has it written.
+
+        Raises:
+          checkpoints.SaveError: the save before failed; nothing was begun.
+        """
+        began = self._clock()
+        self.wait()
+        free = self._clock()
+        self._state.pack()
+        shadow = self._shadow()
+        shadow.take()
+        taken = self._clock()
+        tree = self._state.tree if shadow.unshadowed else shadow.tree
+
+        def write() -> Cost:
+            started = self._clock()
+            size = self._keeper.save(tree, draft)
+            return Cost(
+                step=draft.step,
+                stall_secs=taken - free,
+                wait_secs=free - began,
+                write_secs=self._clock() - started,
+                bytes=size,
+            )
+
+        self._pending = draft
+        self._running = self._thread.submit(write)
+        if shadow.unshadowed:
+            concurrent.futures.wait([self._running])
+
+    def is_best(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """Whether a checkpoint with these metrics would be among the best.
+
+        What is being written now counts as written.
+        """
+        return self._keeper.is_best(step, metrics, pending=self._pending)
+
+    def finished(self) -> Cost | None:
+        """What the last save cost, told once, as soon as it is committed.
+
+        Raises:
+          checkpoints.SaveError: it failed.
+        """
+        if self._running is None or not self._running.done():
+            return self._told()
+        self._collect()
+        return self._told()
+
+    def wait(self) -> None:
+        """Waits for the save in flight, if there is one.
+
+        Raises:
+          checkpoints.SaveError: it failed.
+        """
+        if self._running is not None:
+            self._collect()
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, trace: object
+    ) -> None:
+        """Waits for what is in flight, and ends the thread.
+
+        Raises:
+          checkpoints.SaveError: it failed; unless another error is on its way.
+        """
+        self._thread.shutdown()
+        if error is None:
+            self.wait()
+
+    def _collect(self) -> None:
+        running, self._running, self._pending = self._running, None, None
+        if running is not None:
+            self._cost = running.result()
+
+    def _told(self) -> Cost | None:
+        cost, self._cost = self._cost, None
+        return cost
+
+    def _shadow(self) -> snapshot.Snapshot:
+        if self._snapshot is None:
+            self._snapshot = snapshot.Snapshot(self._state.tree)
+            if self._snapshot.unshadowed:
+                logging.warning(
+                    "training waits for each save: the state holds what can't be "
+                    "copied aside (%s)",
+                    ", ".join(sorted(self._snapshot.unshadowed)),
+                )
+        return self._snapshot
