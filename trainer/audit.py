@@ -153,7 +153,7 @@ def _judge(graph: Any, node: Any) -> Finding | None:
     try:
         op = graph.op_def_for_type(node.op)
     except (KeyError, tf.errors.NotFoundError):
-        return None  # a call of a function of the library, which is looked at itself
+        return None  # a call of a library function, which is looked at itself
     takes_resource = any(
         arg.type == tf.resource.as_datatype_enum for arg in op.input_arg
     )

@@ -268,7 +268,7 @@ def _tell_cost(run: parts.Run) -> None:
     """Reports what the last save cost, once it is done; raises if it failed."""
     cost = run.saver.finished()
     if cost is not None:
-        run.reporter.saved(cost)
+        run.reporter.saved(cost.step, cost.scalars())
 
 
 def _metrics_at(run: parts.Run, step: int) -> dict[str, float]:

@@ -4,7 +4,8 @@
     saver.save(draft)          # milliseconds; the writing goes on behind
     saver.finished()           # what the last one cost, once it is done
 
-It is a context manager: at its end it waits. At most one save is in flight. Its error is raised by the next call of any of these.
+It is a context manager: at its end it waits. At most one save is in flight; its error is
+raised by the next call of any of these.
 """
 
 from __future__ import annotations
@@ -37,6 +38,16 @@ class Cost:
     wait_secs: float
     write_secs: float
     bytes: int
+
+    def scalars(self) -> dict[str, float]:
+        """By the names that TensorBoard shows."""
+        return {
+            "stall_ms": 1e3 * self.stall_secs,
+            "wait_ms": 1e3 * self.wait_secs,
+            "write_ms": 1e3 * self.write_secs,
+            "bytes": self.bytes,
+            "mb_per_s": self.bytes / 1e6 / max(self.write_secs, 1e-9),
+        }
 
 
 @final
