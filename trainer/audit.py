@@ -43,17 +43,23 @@ class Finding:
     remedy: str
 
 
-def examine(function: Any, tree: tf.train.Checkpoint) -> list[Finding]:
+def examine(
+    function: Any, tree: tf.train.Checkpoint, input_graphs: Iterable[Any] = ()
+) -> list[Finding]:
     """What the traced function changes and the tree doesn't hold.
 
     Args:
       function: a `tf.types.experimental.ConcreteFunction`.
       tree: the checkpoint tree.
+      input_graphs: of the functions that a stream applies to its examples.
     """
-    return [
+    findings = [
         *_unreachable(function.graph, tree),
-        *_hidden_state(function.graph),
+        *_hidden_state(function.graph, "the train loop"),
     ]
+    for graph in input_graphs:
+        findings += _hidden_state(graph, "the input stream")
+    return findings
 
 
 def describe(findings: Iterable[Finding]) -> str:
@@ -128,9 +134,9 @@ def _handle(node: Any) -> Any:
     return None
 
 
-def _hidden_state(graph: Any) -> Iterator[Finding]:
+def _hidden_state(graph: Any, place: str) -> Iterator[Finding]:
     definition = graph.as_graph_def()
-    bodies = [("the train loop", definition.node)]
+    bodies = [(place, definition.node)]
     bodies += [(f.signature.name, f.node_def) for f in definition.library.function]
     seen = set()
     for where, nodes in bodies:

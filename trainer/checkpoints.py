@@ -97,6 +97,31 @@ class Keeper:
             )
         return None
 
+    def go_back(self, entry: catalog.Entry, current: state.State, number: int) -> None:
+        """Makes `entry` the newest checkpoint; later ones go to `abandoned/<number>`.
+
+        Nothing is deleted: each is linked to its new place before it leaves the old
+        one, so a kill in between leaves more than needed, and doing it again is fine.
+
+        Raises:
+          DamagedCheckpointError: its files are not what was committed.
+          state.IncompatibleCheckpointError: it doesn't fit; nothing was moved.
+        """
+        mark = _verified(entry)
+        _check_compatible(entry, current, mark)
+        own = self._run_dir.absolute() in entry.directory.absolute().parents
+        aside = self._run_dir / "abandoned" / str(number)
+        for later in catalog.scan(self._run_dir):
+            if later.manifest is None or (own and later.step <= entry.step):
+                continue
+            home = aside / later.directory.relative_to(self._run_dir)
+            storage.make_directory(home)
+            _link(later.manifest, later.directory, home)
+            _remove(later.directory, later.step)
+        if entry.directory != self._recent:
+            _link(mark, entry.directory, self._recent)
+        _record_state(self._recent, manifest.steps(self._recent))
+
     def is_best(
         self,
         step: int,
@@ -238,6 +263,20 @@ def load_networks(entry: catalog.Entry, current: state.State) -> None:
       DamagedCheckpointError: the files are not what was committed.
       state.IncompatibleCheckpointError: the networks are not those of the checkpoint.
     """
+    _check_compatible(entry, current, _verified(entry), networks_only=True)
+    current.restore_networks(str(entry.prefix))
+
+
+def load_weights(entry: catalog.Entry, current: state.State) -> state.Match:
+    """Verifies a checkpoint and takes from it the weights that fit, by path and shape.
+
+    Raises:
+      DamagedCheckpointError: the files are not what was committed.
+    """
+    return current.take_weights(str(entry.prefix), _verified(entry).variables)
+
+
+def _verified(entry: catalog.Entry) -> manifest.Manifest:
     problem = entry.problem
     if entry.manifest is not None:
         problem = manifest.damage(entry.directory, entry.manifest)
@@ -246,8 +285,7 @@ def load_networks(entry: catalog.Entry, current: state.State) -> None:
             f"{entry.prefix} is damaged: {problem}. Choose another one; `list` shows "
             "which there are."
         )
-    _check_compatible(entry, current, entry.manifest, networks_only=True)
-    current.restore_networks(str(entry.prefix))
+    return entry.manifest
 
 
 def _check_compatible(

@@ -114,7 +114,7 @@ def _evaluate(choices: config.Config, package: str) -> int:
     """evaluates --checkpoint on --split and prints the metrics"""
     run_dir = choices.directory()
     rules = [retention.Best.parse(text) for text in choices.best]
-    entry = catalog.select(run_dir, choices.checkpoint, rules)
+    entry = catalog.select(run_dir, choices.checkpoint or catalog.BEST, rules)
     with _quiet_import(choices.debug):
         from trainer import evaluation, lookup
     task = lookup.create(choices.task, choices.set, package=package)
@@ -172,6 +172,7 @@ def _readable(row: Mapping[str, Any]) -> dict[str, str]:
     marks += [f"best {metric}" for metric in row["best_of"]]
     metrics = " ".join(f"{name}={value:.4f}" for name, value in row["metrics"].items())
     age = "" if row["created"] is None else _age(time.time() - row["created"])
+    marks += [f"lineage {row['lineage']}"] if row["lineage"] else []
     return {
         "step": str(row["step"]),
         "path": row["path"],

@@ -123,7 +123,13 @@ class Config:
         False, RUN, "Train also what could not be resumed exactly."
     )
     checkpoint: str = _option(
-        "best", COMMAND, "evaluate: best, best:metric, latest, step:N or a path."
+        "",
+        COMMAND,
+        "best, best:metric, latest, step:N or a path. train: go back to it, what came "
+        "later is moved aside (the newest); evaluate: this one (best).",
+    )
+    init_from: str = _option(
+        "", RUN, "A checkpoint whose weights a new run begins with, where they fit."
     )
     split: str = _option("valid", COMMAND, "evaluate: which examples.")
     progress: str = _option(

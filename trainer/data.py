@@ -85,13 +85,10 @@ def npz(path: str | pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]
         ) from error
 
 
-def as_source(given: contract.Source | Mapping[str, Any]) -> contract.Source:
-    """A mapping of arrays becomes a source; a source stays what it is."""
-    return Arrays(given) if isinstance(given, Mapping) else given
+def split(sources: Mapping[str, Any], name: str) -> Any:
+    """The examples of one split: a source, or a `tf.data.Dataset`.
 
-
-def split(sources: Mapping[str, Any], name: str) -> contract.Source:
-    """The source of one split.
+    A mapping of arrays becomes a source.
 
     Raises:
       DataError: there is no such split.
@@ -100,7 +97,15 @@ def split(sources: Mapping[str, Any], name: str) -> contract.Source:
         raise DataError(
             f"the task has no split {name!r}; it has {', '.join(sorted(sources))}."
         )
-    return as_source(sources[name])
+    given = sources[name]
+    return Arrays(given) if isinstance(given, Mapping) else given
+
+
+def describe(spec: Mapping[str, tf.TensorSpec]) -> str:
+    """What one example is made of, such as `image uint8 (8, 8), label uint8 ()`."""
+    return ", ".join(
+        f"{name} {one.dtype.name} {tuple(one.shape)}" for name, one in spec.items()
+    )
 
 
 @final
@@ -116,48 +121,58 @@ class Shuffled:
     def batch(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
         """The batch of `step` (int64 scalar): tensors `[batch_size, ...]` by name."""
         length = len(self.source)
-        places = step * self.batch_size + tf.range(self.batch_size, dtype=tf.int64)
-        keys = _keys(self.seed, places // length)
+        numbers = places(step, self.batch_size)
+        keys = _keys(self.seed, numbers // length)
         indices = tf.raw_ops.RandomIndexShuffle(
-            index=places % length,
+            index=numbers % length,
             seed=keys,
             max_index=tf.constant(length - 1, tf.int64),
             rounds=_CIPHER_ROUNDS,
         )
         batch = self.source.gather(indices)
-        return dict(self.task.augment(batch, self._augmentation_seeds(places)))
-
-    def _augmentation_seeds(self, places: tf.Tensor) -> tf.Tensor:
-        """int32 `[B, 2]`: another one at each place of the walk."""
-        high = tf.bitwise.bitwise_xor(places // 2**31, self.seed)
-        return tf.cast(tf.stack([high, places % 2**31], axis=1), tf.int32)
-
-    def steps(self, epochs: float) -> int:
-        """How many steps see every example `epochs` times."""
-        return math.ceil(epochs * len(self.source) / self.batch_size)
+        seeds = augmentation_seeds(self.seed, numbers)
+        return dict(self.task.augment(batch, seeds))
 
 
-@final
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Ordered:
-    """The input of an evaluation: every example exactly once, in order."""
+def ordered(given: contract.Source | tf.data.Dataset, batch_size: int) -> Any:
+    """The input of an evaluation: every example exactly once.
 
-    source: contract.Source
-    batch_size: int
+    Args:
+      given: a source, or a finite dataset of single examples.
+      batch_size: examples a batch.
 
-    def batch(self, number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """Batch `number` (int64 scalar) and which of its rows count (bool `[B]`).
+    Returns:
+      A `tf.data.Dataset` of batches by name and of which of their rows count (bool
+      `[B]`). All batches have one shape; the rows that don't count repeat others.
+    """
+    if isinstance(given, tf.data.Dataset):
 
-        All batches have one shape; the rows that don't count repeat the last example.
-        """
-        places = number * self.batch_size + tf.range(self.batch_size, dtype=tf.int64)
-        last = len(self.source) - 1
-        return self.source.gather(tf.minimum(places, last)), places <= last
+        def fill(batch: Any) -> Any:
+            count = tf.shape(next(iter(batch.values())))[0]
+            rows = tf.minimum(tf.range(batch_size), count - 1)
+            full = {name: tf.gather(one, rows) for name, one in batch.items()}
+            return full, tf.range(batch_size) < count
 
-    @property
-    def batches(self) -> int:
-        """How many batches hold all examples."""
-        return math.ceil(len(self.source) / self.batch_size)
+        return given.batch(batch_size).map(fill).prefetch(2)
+    last = len(given) - 1
+
+    def gather(number: tf.Tensor) -> Any:
+        numbers = places(number, batch_size)
+        return given.gather(tf.minimum(numbers, last)), numbers <= last
+
+    batches = math.ceil(len(given) / batch_size)
+    return tf.data.Dataset.range(batches).map(gather).prefetch(2)
+
+
+def places(number: tf.Tensor, batch_size: int) -> tf.Tensor:
+    """The numbers of the examples of a batch, counted from the very first: int64."""
+    return number * batch_size + tf.range(batch_size, dtype=tf.int64)
+
+
+def augmentation_seeds(seed: int, numbers: tf.Tensor) -> tf.Tensor:
+    """int32 `[B, 2]`: another one at each place of the walk through all epochs."""
+    high = tf.bitwise.bitwise_xor(numbers // 2**31, seed)
+    return tf.cast(tf.stack([high, numbers % 2**31], axis=1), tf.int32)
 
 
 def uniform(seeds: tf.Tensor, shape: Sequence[int] = ()) -> tf.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer import catalog, checkpoints, config, data, state, steps
+from trainer import catalog, checkpoints, config, data, parts, state, steps
 from trainer import task as contract
 
 
@@ -17,16 +17,9 @@ def evaluate(
       state.IncompatibleCheckpointError: the networks are not those of the task.
     """
     sources = task.sources()
-    split = data.Ordered(
-        source=data.split(sources, choices.split), batch_size=choices.eval_batch_size
-    )
-    training = data.Shuffled(
-        task=task,
-        source=data.split(sources, "train"),
-        batch_size=choices.batch_size,
-        seed=choices.seed,
-    )
+    split = data.split(sources, choices.split)
+    training = parts.training_input(choices, task, sources)
     current = state.build(task, training.batch, seed=choices.seed)
     checkpoints.load_networks(entry, current)
-    metrics = steps.EvaluationLoop(task, current.networks, split).run()
-    return metrics or {}
+    batches = data.ordered(split, choices.eval_batch_size)
+    return steps.EvaluationLoop(task, current.networks, batches).run() or {}

@@ -27,6 +27,14 @@ def sizes(directory: pathlib.Path) -> dict[str, int]:
     }
 
 
+def copy(directory: pathlib.Path, target: pathlib.Path) -> None:
+    """Copies the event files below `directory` to below `target`."""
+    for name in sizes(directory):
+        copied = target / directory.name / name
+        storage.make_directory(copied.parent)
+        storage.copy(directory / name, copied)
+
+
 def cut(directory: pathlib.Path, kept: Mapping[str, int]) -> None:
     """Cuts the event files below `directory` back to the sizes that `kept` says.
 

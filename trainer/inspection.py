@@ -16,7 +16,8 @@ def list_checkpoints(run_dir: pathlib.Path) -> list[dict[str, Any]]:
 
     Returns:
       `{"step", "path", "kind": "recent"|"best", "best_of": [...], "latest": bool,
-      "metrics": {...}, "bytes", "created", "status": "ok"|"damaged"|"incomplete"}`.
+      "metrics": {...}, "bytes", "created", "lineage", "status":
+      "ok"|"damaged"|"incomplete"}`. The lineage counts how often the run had gone back.
       The status looks at sizes only; `verify` reads every byte. `created` is seconds
       since the epoch. Bytes are counted for each row, though a best one shares its
       bytes with a recent one of the same step.
@@ -51,6 +52,7 @@ def _row(
         "metrics": dict(mark.metrics) if mark else {},
         "bytes": mark.bytes if mark else 0,
         "created": mark.created if mark else None,
+        "lineage": mark.lineage if mark else None,
         "status": _status(entry),
     }
 

@@ -19,6 +19,7 @@ from absl import logging
 from trainer import (
     audit,
     catalog,
+    checkpoints,
     config,
     events,
     manifest,
@@ -27,6 +28,7 @@ from trainer import (
     record,
     steps,
     storage,
+    stream,
 )
 from trainer import task as contract
 
@@ -76,6 +78,8 @@ def train(
                 tf.config.experimental.enable_op_determinism()
             run = parts.assemble(choices, task, stop)
             run = dataclasses.replace(run, inexact=_audit(run))
+            run.keeper.prepare()
+            run = _go_back(run)
             _resume(run, task)
         with run.reporter, run.saver:
             return _train(run)
@@ -83,12 +87,36 @@ def train(
 
 def _audit(run: parts.Run) -> tuple[str, ...]:
     """Refuses a task that could not be resumed exactly, unless that is allowed."""
-    findings = audit.examine(run.train_loop.trace(), run.state.tree)
+    graphs = run.inputs.graphs() if isinstance(run.inputs, stream.Stream) else ()
+    findings = audit.examine(run.train_loop.trace(), run.state.tree, graphs)
     if findings and not run.choices.allow_inexact:
         raise audit.IncompleteStateError(audit.describe(findings))
     for finding in findings:
         logging.warning("a resumed run will not be exact: %s", finding.what)
     return tuple(finding.what for finding in findings)
+
+
+def _go_back(run: parts.Run) -> parts.Run:
+    """Begins a new lineage at the checkpoint that the user names, if one is named.
+
+    The same command once more doesn't go back again: it resumes.
+    """
+    asked, lineages = run.choices.checkpoint, run.record.lineages
+    if not asked or (lineages and lineages[-1]["asked"] == asked):
+        return run
+    directory, number = run.choices.directory(), len(lineages) + 1
+    entry = catalog.select(directory, asked, run.best)
+    events.copy(directory / "summaries", directory / "abandoned" / str(number))
+    run.keeper.go_back(entry, run.state, number)
+    noted = run.record.gone_back(asked, entry.step)
+    record.write(directory, noted)
+    logging.info(
+        "gone back to %s; what came later is in %s/abandoned/%d",
+        entry.prefix,
+        directory,
+        number,
+    )
+    return dataclasses.replace(run, record=noted)
 
 
 def _resume(run: parts.Run, task: contract.Task) -> None:
@@ -105,15 +133,35 @@ def _resume(run: parts.Run, task: contract.Task) -> None:
             f"{directory} has no checkpoint to go on from, and --resume=require asks "
             "for one. Check --run_dir, or leave --resume out to begin."
         )
-    run.keeper.prepare()
     found = _restore(run)
     record.write(directory, run.record)
     total = run.schedule.total
     if found is None:
+        if run.choices.init_from:
+            _take_weights(run)
         run.reporter.describe(task.hyperparameters(), record.as_flags(run.record))
         logging.info("training %s from scratch to step %d", directory, total)
         return
     logging.info("resumed %s at step %d of %d", directory, found.step, total)
+
+
+def _take_weights(run: parts.Run) -> None:
+    """Begins with the weights of another checkpoint, and says which fit."""
+    directory, asked = run.choices.directory(), run.choices.init_from
+    match = checkpoints.load_weights(catalog.select(directory, asked, ()), run.state)
+    if not match.taken:
+        raise config.ConfigError(
+            f"--init_from={asked}: not one of its weights fits by path and shape. It "
+            f"has {', '.join(match.unused[:4])}, ...; expected "
+            f"{', '.join(match.fresh[:4])}, ..."
+        )
+    logging.info(
+        "initial weights from %s: %d taken; fresh: %s; not used: %s",
+        asked,
+        len(match.taken),
+        ", ".join(match.fresh) or "none",
+        ", ".join(match.unused) or "none",
+    )
 
 
 def _restore(run: parts.Run) -> manifest.Manifest | None:
@@ -257,6 +305,8 @@ def _save(run: parts.Run, step: int) -> None:
             records=run.state.progress.get("records", {}),
             config_digest=run.record.digest,
             events=events.sizes(run.choices.directory() / "summaries"),
+            lineage=len(run.record.lineages),
+            parent=run.record.lineages[-1]["step"] if run.record.lineages else None,
             inexact=run.inexact,
             created=round(time.time(), 3),
             versions=parts.versions(),

@@ -57,11 +57,13 @@ class Manifest:
       variables: in the order in which the state names them.
       records: by metric, the best `{"step", "value"}` up to this step.
       config_digest: of the choices that the numbers depend on.
-      events: sizes in bytes of the event files when this was saved, by name.
-      inexact: what training changes and this does not hold; empty but for runs with
-        `--allow_inexact`.
       created: seconds since the epoch.
       versions: of keepstep, tensorflow, keras and python.
+      events: sizes in bytes of the event files when this was saved, by name.
+      lineage: how often the run had gone back before this was saved.
+      parent: the step that it went back to last.
+      inexact: what training changes and this does not hold; empty but for runs with
+        `--allow_inexact`.
     """
 
     step: int
@@ -70,10 +72,12 @@ class Manifest:
     variables: tuple[Variable, ...]
     records: Mapping[str, Mapping[str, float]]
     config_digest: str
-    events: Mapping[str, int]
-    inexact: tuple[str, ...]
     created: float
     versions: Mapping[str, str]
+    events: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    lineage: int = 0
+    parent: int | None = None
+    inexact: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -182,6 +186,8 @@ def _parse(body: Any, step: int) -> Manifest:
         },
         config_digest=str(body["config_digest"]),
         events={str(name): _count(size) for name, size in body["events"].items()},
+        lineage=_count(body["lineage"]),
+        parent=None if body["parent"] is None else _count(body["parent"]),
         inexact=tuple(str(what) for what in body["inexact"]),
         created=float(body["created"]),
         versions={str(k): str(v) for k, v in body["versions"].items()},

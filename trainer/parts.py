@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +26,7 @@ from trainer import (
     saving,
     state,
     steps,
+    stream,
 )
 from trainer import task as contract
 
@@ -66,6 +68,7 @@ class Run:
     state: state.State
     keeper: checkpoints.Keeper
     saver: saving.Saver
+    inputs: data.Shuffled | stream.Stream
     train_loop: steps.TrainLoop
     evaluation: steps.EvaluationLoop | None
     reporter: reporting.Reporter
@@ -83,16 +86,17 @@ def assemble(
       data.DataError: the task's data is not what it should be.
       task.TaskError: the task doesn't keep its side of the contract.
     """
-    noted = record.settle(choices, task.hyperparameters())
     sources = task.sources()
-    inputs = data.Shuffled(
-        task=task,
-        source=data.split(sources, "train"),
-        batch_size=choices.batch_size,
+    examples = data.split(sources, "train")
+    noted = record.settle(choices, task.hyperparameters(), _facts(examples))
+    schedule = _schedule(choices, examples)
+    inputs = training_input(choices, task, sources)
+    current = state.build(
+        task,
+        inputs.batch,
         seed=choices.seed,
+        iterator=inputs.iterator if isinstance(inputs, stream.Stream) else None,
     )
-    schedule = _schedule(choices, inputs)
-    current = state.build(task, inputs.batch, seed=choices.seed)
     evaluation = _evaluation(choices, task, sources, current)
     best = tuple(map(retention.Best.parse, choices.best)) if evaluation else ()
     directory = choices.directory()
@@ -105,6 +109,7 @@ def assemble(
         state=current,
         keeper=keeper,
         saver=saving.Saver(keeper, current),
+        inputs=inputs,
         train_loop=steps.TrainLoop(task, current, inputs),
         evaluation=evaluation,
         reporter=reporting.Reporter(
@@ -117,13 +122,51 @@ def assemble(
     )
 
 
-def _schedule(choices: config.Config, inputs: data.Shuffled) -> Schedule:
-    total = choices.steps or inputs.steps(choices.epochs)
-    if not total:
+def training_input(
+    choices: config.Config, task: contract.Task, sources: Mapping[str, Any]
+) -> data.Shuffled | stream.Stream:
+    """The batches that training sees.
+
+    Raises:
+      data.DataError: there is no split `train`.
+      stream.StreamError: it is a dataset whose position can't be saved.
+    """
+    examples = data.split(sources, "train")
+    batch_size, seed = choices.batch_size, choices.seed
+    if not isinstance(examples, tf.data.Dataset):
+        return data.Shuffled(
+            task=task, source=examples, batch_size=batch_size, seed=seed
+        )
+    endless = stream.Stream(
+        task=task, dataset=examples, batch_size=batch_size, seed=seed
+    )
+    endless.check()
+    return endless
+
+
+def _facts(examples: Any) -> dict[str, Any]:
+    """What the numbers depend on besides the choices: the training data's outline."""
+    if isinstance(examples, tf.data.Dataset):
+        return {"train_data": f"a stream of {data.describe(examples.element_spec)}"}
+    return {"train_data": f"{len(examples)} examples"}
+
+
+def _schedule(choices: config.Config, examples: Any) -> Schedule:
+    if not choices.steps and not choices.epochs:
         raise config.ConfigError(
             "nothing says how long to train: give --steps=N or --epochs=N."
         )
-    evaluate = choices.evaluate_every_steps or inputs.steps(epochs=1)
+    if isinstance(examples, tf.data.Dataset):
+        if not choices.steps or not choices.evaluate_every_steps:
+            raise config.ConfigError(
+                "the training data is a stream, which has no epochs: give --steps=N "
+                "and --evaluate_every_steps=N."
+            )
+        total, evaluate = choices.steps, choices.evaluate_every_steps
+    else:
+        epoch = len(examples) / choices.batch_size
+        total = choices.steps or math.ceil(choices.epochs * epoch)
+        evaluate = choices.evaluate_every_steps or math.ceil(epoch)
     return Schedule(
         total=total,
         report=choices.report_every_steps,
@@ -141,9 +184,7 @@ def _evaluation(
     """The evaluation of `valid`, if the task has it; checks the metrics of `--best`."""
     if "valid" not in sources:
         return None
-    valid = data.Ordered(
-        source=data.split(sources, "valid"), batch_size=choices.eval_batch_size
-    )
+    valid = data.ordered(data.split(sources, "valid"), choices.eval_batch_size)
     evaluation = steps.EvaluationLoop(task, current.networks, valid)
     for rule in map(retention.Best.parse, choices.best):
         # Training gives most metrics as well; only for others a look is worth a trace.

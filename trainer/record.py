@@ -29,12 +29,20 @@ class Record:
 
     Attributes:
       choices: every recorded field by name; the task's hyperparameters are complete,
-        defaults included, under `set`.
+        defaults included, under `set`; what else the numbers depend on is under
+        `facts`.
       changes: one entry a resume that differed: `{"time", "name": [old, new], ...}`.
+      lineages: one entry each time it went back: `{"time", "asked", "step"}`.
     """
 
     choices: Mapping[str, Any]
     changes: tuple[Mapping[str, Any], ...] = ()
+    lineages: tuple[Mapping[str, Any], ...] = ()
+
+    def gone_back(self, asked: str, step: int) -> Record:
+        """The record of a run that has gone back to `step`, as the user `asked`."""
+        entry = {"time": round(time.time(), 3), "asked": asked, "step": step}
+        return dataclasses.replace(self, lineages=(*self.lineages, entry))
 
     @property
     def digest(self) -> str:
@@ -77,14 +85,23 @@ def complete(
         raise _unreadable(path, error) from error
 
 
-def settle(config: configuration.Config, hyperparameters: Mapping[str, Any]) -> Record:
+def settle(
+    config: configuration.Config,
+    hyperparameters: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> Record:
     """Compares a command's choices with the run's own. Writes nothing.
+
+    Args:
+      config: of the command.
+      hyperparameters: of the task, all of them.
+      facts: what else the numbers depend on, such as the number of examples.
 
     Raises:
       config.ConfigError: a choice that the numbers depend on differs and is not allowed
         to; shows each, there and here.
     """
-    choices = _choices(config, hyperparameters)
+    choices = _choices(config, hyperparameters, facts)
     path = config.directory() / "config.json"
     if not path.exists():
         return Record(choices)
@@ -104,7 +121,9 @@ def settle(config: configuration.Config, hyperparameters: Mapping[str, Any]) -> 
     if not changed:
         return before
     entry = {"time": round(time.time(), 3), **changed}
-    return Record(choices, (*before.changes, entry))
+    return dataclasses.replace(
+        before, choices=choices, changes=(*before.changes, entry)
+    )
 
 
 def read(path: pathlib.Path) -> Record:
@@ -116,17 +135,20 @@ def read(path: pathlib.Path) -> Record:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
         choices, changes = body["choices"], tuple(body["changes"])
-        if not isinstance(choices["set"], dict) or not isinstance(choices["task"], str):
-            raise TypeError("it has no task")
-        return Record(choices, changes)
+        lineages = tuple(body["lineages"])
+        if not choices.keys() <= {*_FIELDS, "facts"}:
+            raise TypeError("it has unknown choices")
+        for name, kind in (("task", str), ("set", dict), ("facts", dict)):
+            if not isinstance(choices[name], kind):
+                raise TypeError(f"its {name} is no {kind.__name__}")
+        return Record(choices, changes, lineages)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _unreadable(path, error) from error
 
 
 def write(directory: pathlib.Path, record: Record) -> None:
     """Writes `config.json`, and `run.flags`, which repeats the run elsewhere."""
-    body = {"choices": record.choices, "changes": record.changes}
-    text = json.dumps(body, indent=1) + "\n"
+    text = json.dumps(dataclasses.asdict(record), indent=1) + "\n"
     storage.write_atomically(directory / "config.json", text)
     storage.write_atomically(directory / "run.flags", as_flags(record))
 
@@ -138,6 +160,8 @@ def as_flags(record: Record) -> str:
         "#   python run.py --flagfile=<this file> --run_dir=<another directory>",
     ]
     for name, value in record.choices.items():
+        if name == "facts":
+            continue
         if name == "set":
             lines += [f"--set={key}={_text(one)}" for key, one in value.items()]
         elif isinstance(value, list):
@@ -148,7 +172,9 @@ def as_flags(record: Record) -> str:
 
 
 def _choices(
-    config: configuration.Config, hyperparameters: Mapping[str, Any]
+    config: configuration.Config,
+    hyperparameters: Mapping[str, Any],
+    facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     recorded = {
         name: getattr(config, name)
@@ -156,6 +182,7 @@ def _choices(
         if field.metadata["touches"] != configuration.COMMAND
     }
     recorded["set"] = dict(hyperparameters)
+    recorded["facts"] = dict(facts)
     as_read_back: dict[str, Any] = json.loads(json.dumps(recorded))
     return as_read_back
 
@@ -170,11 +197,15 @@ def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, 
 
 def _flat(choices: Mapping[str, Any]) -> dict[str, Any]:
     """One level: hyperparameters beside the run's own fields."""
-    own = {name: value for name, value in choices.items() if name != "set"}
-    return own | {
-        (f"set.{name}" if name in _FIELDS else name): value
-        for name, value in choices["set"].items()
-    }
+    own = {k: v for k, v in choices.items() if k not in ("set", "facts")}
+    return (
+        own
+        | dict(choices["facts"])
+        | {
+            (f"set.{name}" if name in _FIELDS else name): value
+            for name, value in choices["set"].items()
+        }
+    )
 
 
 def _trajectory(choices: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,8 +213,8 @@ def _trajectory(choices: Mapping[str, Any]) -> dict[str, Any]:
         {
             name: value
             for name, value in choices.items()
-            if name in _FIELDS
-            and _FIELDS[name].metadata["touches"] == configuration.TRAJECTORY
+            if name == "facts"
+            or _FIELDS[name].metadata["touches"] == configuration.TRAJECTORY
         }
     )
 

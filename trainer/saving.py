@@ -4,8 +4,8 @@
     saver.save(draft)          # milliseconds; the writing goes on behind
     saver.finished()           # what the last one cost, once it is done
 
-It is a context manager: at its end it waits. At most one save is in flight; its error is
-raised by the next call of any of these.
+It is a context manager: at its end it waits. At most one save is in flight; its error
+is raised by the next call of any of these.
 """
 
 from __future__ import annotations

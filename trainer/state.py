@@ -12,8 +12,9 @@ a shared variable once.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, final
 
 import keras
@@ -28,6 +29,21 @@ _SHOWN_DIFFERENCES = 3
 
 class IncompatibleCheckpointError(ValueError):
     """A checkpoint doesn't fit the state that the task builds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """Which weights came from another checkpoint, by path.
+
+    Attributes:
+      taken: these did.
+      fresh: these keep their initial values.
+      unused: these the checkpoint has, and no network takes them.
+    """
+
+    taken: tuple[str, ...]
+    fresh: tuple[str, ...]
+    unused: tuple[str, ...]
 
 
 @final
@@ -54,8 +70,10 @@ class State:
         value_names: Iterable[str],
         extra: Mapping[str, Any],
         seed: int,
+        iterator: Any = None,
     ) -> None:
         items = contract.network_items(networks)
+        self._network_names = tuple(items)
         self.networks = networks
         self.optimizers = dict(optimizers)
         self.trained = {k: _trained_by(k, items) for k in self.optimizers}
@@ -82,10 +100,11 @@ class State:
             "totals": self.totals,
             "task": {name: _trackable(name, one) for name, one in extra.items()},
         }
+        if iterator is not None:
+            children["input"] = iterator
         own = set(children)
         for name, network in items.items():
-            child = "variables" if name == "model" else f"{name}_variables"
-            _add(children, child, list(network.variables))
+            _add(children, _variables_part(name), list(network.variables))
             _add(children, name, network)
         self._network_parts = {k: v for k, v in children.items() if k not in own}
         for name, optimizer in self.optimizers.items():
@@ -117,6 +136,37 @@ class State:
         reader = tf.train.Checkpoint(**self._network_parts)
         reader.read(prefix).assert_existing_objects_matched().expect_partial()
 
+    def take_weights(self, prefix: str, saved: Sequence[manifest.Variable]) -> Match:
+        """Takes from a checkpoint the networks' weights that fit by path and shape."""
+        values: dict[str, tf.Variable] = {}
+        parts: dict[str, list[tf.Variable]] = {}
+        for name in contract.network_items(self.networks):
+            listed = [one for one in saved if one.path.startswith(f"{name}/")]
+            variables = [tf.Variable(tf.zeros(v.shape, v.dtype)) for v in listed]
+            parts[_variables_part(name)] = variables
+            values |= dict(zip((v.path for v in listed), variables, strict=True))
+        reader = tf.train.Checkpoint(**parts)
+        reader.read(prefix).assert_existing_objects_matched().expect_partial()
+        here = {
+            path: variable
+            for path, variable in self.variables().items()
+            if path.startswith(tuple(f"{n}/" for n in self._network_names))
+        }
+        fitting = [
+            path
+            for path, variable in here.items()
+            if path in values
+            and values[path].shape == variable.shape
+            and values[path].dtype == variable.dtype
+        ]
+        for path in fitting:
+            here[path].assign(values[path])
+        return Match(
+            taken=tuple(fitting),
+            fresh=tuple(path for path in here if path not in fitting),
+            unused=tuple(path for path in values if path not in fitting),
+        )
+
     def apply_learning_rates(self) -> dict[str, tuple[float, float]]:
         """Gives the configured learning rates precedence over the restored ones.
 
@@ -142,20 +192,24 @@ class State:
         }
 
     def variables(self) -> dict[str, tf.Variable]:
-        """Every variable of the tree by the name that people know it by."""
-        names: dict[int, str] = {}
+        """Every variable of the tree by the name that people know it by.
+
+        Those of the networks come first, in the order of `network.variables`.
+        """
+        named: list[tuple[str, tf.Variable]] = []
         for network, one in contract.network_items(self.networks).items():
-            names |= {id(v.value): f"{network}/{v.path}" for v in one.variables}
+            named += [(f"{network}/{v.path}", v.value) for v in one.variables]
         for optimizer, one in self.optimizers.items():
             part, prefix = _optimizer_part(optimizer), f"{one.name}/"
-            names |= {
-                id(v.value): f"{part}/{v.path.removeprefix(prefix)}"
+            named += [
+                (f"{part}/{v.path.removeprefix(prefix)}", v.value)
                 for v in one.variables
-            }
+            ]
+        known = {id(variable) for _, variable in named}
+        named += [(path, v) for path, v in _walk(self.tree) if id(v) not in known]
         found: dict[str, tf.Variable] = {}
-        for path, variable in _walk(self.tree):
-            name = unique = names.get(id(variable), path)
-            count = 1
+        for name, variable in named:
+            unique, count = name, 1
             while unique in found:
                 count += 1
                 unique = f"{name}#{count}"
@@ -171,7 +225,11 @@ class State:
 
 
 def build(
-    task: contract.Task, batch: Callable[[tf.Tensor], contract.Batch], *, seed: int
+    task: contract.Task,
+    batch: Callable[[tf.Tensor], contract.Batch],
+    *,
+    seed: int,
+    iterator: Any = None,
 ) -> State:
     """Builds networks, then optimizers, then the tree: the order that loses nothing.
 
@@ -179,6 +237,7 @@ def build(
       task: gives the parts.
       batch: the training input, from a step (int64 scalar); traced, not run.
       seed: of the initial weights and of every random generator.
+      iterator: of the input, where that is a stream.
 
     Raises:
       task.TaskError: the task doesn't keep its side of the contract.
@@ -209,6 +268,7 @@ def build(
         value_names=value_names,
         extra=task.state(networks),
         seed=seed,
+        iterator=iterator,
     )
 
 
@@ -256,6 +316,10 @@ def check_compatible(
     raise IncompatibleCheckpointError(
         f"cannot restore {source}.\n" + "\n".join(shown) + f"\n{advice}"
     )
+
+
+def _variables_part(network: str) -> str:
+    return "variables" if network == "model" else f"{network}_variables"
 
 
 def _optimizer_part(name: str) -> str:

@@ -16,12 +16,10 @@ from typing import Any, final
 
 import tensorflow as tf
 
-from trainer import data, state
+from trainer import data, state, stream
 from trainer import task as contract
 
 Sums = dict[str, tf.Tensor]
-# Batches of one call of an evaluation; a stop request is heard in between.
-_EVALUATION_CHUNK = 16
 
 
 class NonFiniteError(ArithmeticError):
@@ -33,7 +31,10 @@ class TrainLoop:
     """Trains the networks of a state, many steps a call."""
 
     def __init__(
-        self, task: contract.Task, current: state.State, inputs: data.Shuffled
+        self,
+        task: contract.Task,
+        current: state.State,
+        inputs: data.Shuffled | stream.Stream,
     ) -> None:
         self._task = task
         self._state = current
@@ -113,39 +114,33 @@ class TrainLoop:
 class EvaluationLoop:
     """Means of a task's values over a whole split, each example counted once."""
 
-    def __init__(
-        self, task: contract.Task, networks: Any, inputs: data.Ordered
-    ) -> None:
+    def __init__(self, task: contract.Task, networks: Any, batches: Any) -> None:
+        """Takes what `data.ordered` gives as `batches`."""
         self._task = task
         self._networks = networks
-        self._inputs = inputs
-        self._run = tf.function(self._loop)
-
-    def trace(self) -> None:
-        """Traces what `run` runs, if that is still to be done."""
-        number = tf.TensorSpec([], tf.int64)
-        sums = {name: tf.TensorSpec([], tf.float64) for name in self._sums}
-        self._run.get_concrete_function(number, number, sums)
+        self._batches = batches
+        self._run = tf.function(self._add_batch)
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """The values that an evaluation gives; found by tracing, nothing is run."""
         traced = tf.function(self._values).get_concrete_function(
-            tf.TensorSpec([], tf.int64)
+            self._batches.element_spec[0]
         )
-        return tuple(sorted(traced.structured_outputs[0]))
+        return tuple(sorted(traced.structured_outputs))
+
+    def trace(self) -> None:
+        """Traces what `run` runs, if that is still to be done."""
+        sums = {name: tf.TensorSpec([], tf.float64) for name in self._sums}
+        self._run.get_concrete_function(*self._batches.element_spec, sums)
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """The means by name, or None if `stop()` became true on the way."""
         sums = {name: tf.constant(0.0, tf.float64) for name in self._sums}
-        batches = self._inputs.batches
-        for first in range(0, batches, _EVALUATION_CHUNK):
+        for batch, counts in self._batches:
             if stop():
                 return None
-            last = min(first + _EVALUATION_CHUNK, batches)
-            sums = self._run(
-                tf.constant(first, tf.int64), tf.constant(last, tf.int64), sums
-            )
+            sums = self._run(batch, counts, sums)
         examples = float(sums["examples"].numpy())
         return {name: float(sums[name].numpy()) / examples for name in self.names}
 
@@ -153,18 +148,13 @@ class EvaluationLoop:
     def _sums(self) -> tuple[str, ...]:
         return (*self.names, "examples")
 
-    def _loop(self, first: tf.Tensor, last: tf.Tensor, sums: Sums) -> Sums:
-        for number in tf.range(first, last):
-            values, counts = self._values(number)
-            sums = _add(sums, values, counts)
-        return sums
+    def _add_batch(self, batch: contract.Batch, counts: tf.Tensor, sums: Sums) -> Sums:
+        return _add(sums, self._values(batch), counts)
 
-    def _values(self, number: tf.Tensor) -> tuple[Sums, tf.Tensor]:
-        batch, counts = self._inputs.batch(number)
-        values = contract.checked_values(
+    def _values(self, batch: contract.Batch) -> Sums:
+        return contract.checked_values(
             self._task, self._networks, batch, training=False
         )
-        return values, counts
 
 
 def _add(sums: Sums, values: Sums, counts: tf.Tensor) -> Sums:

@@ -77,8 +77,15 @@ def link(source: pathlib.Path, target: pathlib.Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        shutil.copyfile(source, target)
-        sync(target)
+        copy(source, target)
+
+
+def copy(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copies the bytes of a file so that `target` is whole whenever it is there."""
+    temporary = target.with_name(target.name + ".tmp")
+    shutil.copyfile(source, temporary)
+    sync(temporary)
+    replace(temporary, target)
 
 
 def delete(path: pathlib.Path) -> None:

@@ -1,0 +1,83 @@
+"""Training input without random access: a `tf.data.Dataset`, whose iterator is state.
+
+Where examples can't be had by number, the position in the stream must be saved. What
+the iterator buffers (a shuffle buffer above all) goes into every checkpoint, and saving
+waits for the disk, since an iterator can't be copied aside. Prefer a source with random
+access (`data`) where there is one.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import tempfile
+from collections.abc import Iterator
+from typing import Any, final
+
+import tensorflow as tf
+
+from trainer import data
+from trainer import task as contract
+
+
+class StreamError(ValueError):
+    """A stream's position can't be saved."""
+
+
+@final
+class Stream:
+    """The training input from a dataset of single examples; it is repeated for ever.
+
+    Attributes:
+      iterator: belongs into the checkpoint.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: contract.Task,
+        dataset: tf.data.Dataset,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self._task = task
+        self._batch_size = batch_size
+        self._seed = seed
+        self._dataset = dataset.repeat().batch(batch_size, drop_remainder=True)
+        self.iterator = iter(self._dataset)
+
+    def batch(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The next batch: tensors `[batch_size, ...]` by name.
+
+        Args:
+          step: int64 scalar; seeds the augmentation, the stream keeps its own place.
+        """
+        seeds = data.augmentation_seeds(self._seed, data.places(step, self._batch_size))
+        return dict(self._task.augment(self.iterator.get_next(), seeds))
+
+    def check(self) -> None:
+        """Saves the iterator once, to know at the start that it can be done.
+
+        Raises:
+          StreamError: it can't; says why.
+        """
+        with tempfile.TemporaryDirectory() as directory:
+            try:
+                checkpoint = tf.train.Checkpoint(input=self.iterator)
+                checkpoint.write(str(pathlib.Path(directory, "input")))
+            except (tf.errors.OpError, NotImplementedError, ValueError) as error:
+                reason = str(error).partition("\n")[0]
+                raise StreamError(
+                    f"the position of the training stream can't be saved: {reason} "
+                    "Make it of TensorFlow ops without hidden state (no "
+                    "from_generator, py_function or tf.random.*), or give a source with "
+                    "random access (trainer.data)."
+                ) from error
+
+    def graphs(self) -> Iterator[Any]:
+        """The graphs of all functions that the dataset applies."""
+        waiting = [self._dataset]
+        while waiting:
+            dataset = waiting.pop()
+            waiting += dataset._inputs()
+            for function in dataset._functions():
+                yield function.function.graph
