@@ -21,7 +21,7 @@ from typing import final
 import tensorflow as tf
 from absl import logging
 
-from trainer import catalog, manifest, retention, state, storage
+from trainer import catalog, faults, manifest, retention, state, storage
 
 _OURS = re.compile(r"ckpt-(\d+)(\.index|\.data-.*|\.json\.tmp|_temp|\..*tempstate.*)")
 _TEMPORARY = re.compile(r"checkpoint\.tmp.*|.*\.tmp")
@@ -226,6 +226,7 @@ class Keeper:
         for step in top:
             entry = entries[step]
             if entry.directory != directory and entry.manifest is not None:
+                faults.point("promotion")
                 _link(entry.manifest, entry.directory, directory)
         _record_state(directory, top[::-1])
         for step in manifest.steps(directory):
@@ -243,6 +244,7 @@ def _write(
 
     def commit(prefix: str) -> None:
         # In place, and not yet recorded by the manager: now they become durable.
+        faults.point("save")
         for path in directory.glob(f"{pathlib.Path(prefix).name}.*"):
             storage.sync(path)
         files = manifest.measure(directory, draft.step)

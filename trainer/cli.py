@@ -11,6 +11,8 @@ import dataclasses
 import json
 import logging
 import os
+import pathlib
+import shutil
 import sys
 import tempfile
 import time
@@ -29,6 +31,7 @@ from trainer import catalog, config, inspection, preemption, record, retention
 # in a fraction of the time that its import takes.
 
 DONE, FAILED, WRONG, STOPPED = 0, 1, 2, 75
+_SHOWN_DIFFERENCES = 10
 
 
 def main(argv: Sequence[str], *, package: str) -> int:
@@ -93,10 +96,14 @@ def _train(choices: config.Config, package: str) -> int:
         print(f"stopped by {outcome.stopped_by} at {place}; everything is saved.")
         print("go on      the same command again")
         return STOPPED
+    why, more = "", "--steps=N goes further."
+    if outcome.stopped_early:
+        why = f" after {choices.early_stop_patience} evaluations without a better one"
+        more = "A larger --early_stop_patience goes further."
     if outcome.trained_steps:
-        print(f"complete at {place}.")
+        print(f"complete at {place}{why}.")
     else:
-        print(f"already complete at {place}: nothing to do. --steps=N goes further.")
+        print(f"already complete at {place}{why}: nothing to do. {more}")
     print(f"latest     {catalog.select(run_dir, 'latest', ()).prefix}")
     for rule in map(retention.Best.parse, choices.best):
         for entry in catalog.ranked(run_dir / catalog.BEST / rule.metric, rule):
@@ -138,6 +145,31 @@ def _list(choices: config.Config, package: str) -> int:
     return DONE
 
 
+def _prove(choices: config.Config, package: str) -> int:
+    """kills and resumes this very task; proves that nothing differs"""
+    del package
+    with _quiet_import(choices.debug):
+        from trainer import proof
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="keepstep-prove-"))
+    arguments = config.as_arguments(choices)
+    command = [sys.executable, sys.argv[0], "train", *arguments]
+    verdict = proof.prove(command, directory, kills=choices.kills, seed=choices.seed)
+    if choices.format == "json":
+        print(json.dumps(dataclasses.asdict(verdict)))
+    else:
+        kinds = {f"kills in {k}": v for k, v in verdict.kills.items()}
+        kinds |= {f"{k} compared": v for k, v in verdict.compared.items()}
+        _print_table([{"what": k, "count": v} for k, v in kinds.items()])
+    if verdict.differences:
+        for difference in verdict.differences[:_SHOWN_DIFFERENCES]:
+            print(difference)
+        print(f"NOT EXACT: {len(verdict.differences)} differences; see {directory}")
+        return FAILED
+    print(f"exact: {sum(verdict.kills.values())} kills survived, nothing differs.")
+    shutil.rmtree(directory)
+    return DONE
+
+
 def _tasks(choices: config.Config, package: str) -> int:
     """the registered tasks, their hyperparameters and defaults"""
     with _quiet_import(choices.debug):
@@ -163,6 +195,7 @@ _COMMANDS: Mapping[str, Callable[[config.Config, str], int]] = {
     "train": _train,
     "evaluate": _evaluate,
     "list": _list,
+    "prove": _prove,
     "tasks": _tasks,
 }
 

@@ -111,6 +111,16 @@ class Config:
     allow_change: tuple[str, ...] = _option(
         (), COMMAND, "A choice that may differ from the run's own; repeatable."
     )
+    early_stop_patience: int = _option(
+        0,
+        RUN,
+        "Stop after so many evaluations in a row without a better first --best metric; "
+        "0: don't.",
+        minimum=0,
+    )
+    early_stop_min_delta: float = _option(
+        0.0, RUN, "What is better must be so by more than this.", minimum=0
+    )
     on_nonfinite: str = _option(
         "halt",
         RUN,
@@ -131,6 +141,7 @@ class Config:
     init_from: str = _option(
         "", RUN, "A checkpoint whose weights a new run begins with, where they fit."
     )
+    kills: int = _option(20, COMMAND, "prove: how many processes to kill.", minimum=0)
     split: str = _option("valid", COMMAND, "evaluate: which examples.")
     progress: str = _option(
         "auto",
@@ -204,6 +215,18 @@ def from_flags(values: flags.FlagValues) -> Config:
     }
     chosen |= {k: tuple(v) for k, v in chosen.items() if isinstance(v, list)}
     return Config(**chosen)
+
+
+def as_arguments(choices: Config) -> list[str]:
+    """The flags of what a run records and differs from the defaults."""
+    arguments = []
+    for field in dataclasses.fields(choices):
+        value = getattr(choices, field.name)
+        if field.metadata["touches"] == COMMAND or value == field.default:
+            continue
+        values = value if isinstance(value, tuple) else [value]
+        arguments += [f"--{field.name}={one}" for one in values]
+    return arguments
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

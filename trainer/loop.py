@@ -22,6 +22,7 @@ from trainer import (
     checkpoints,
     config,
     events,
+    faults,
     manifest,
     parts,
     preemption,
@@ -45,6 +46,7 @@ class Outcome:
       total_steps: where it ends.
       trained_steps: by this very call.
       stopped_by: the signal that stopped it, or None if it is complete.
+      stopped_early: whether it is complete because nothing got better any more.
       inexact: why it could not be resumed exactly, if that was allowed.
     """
 
@@ -52,6 +54,7 @@ class Outcome:
     total_steps: int
     trained_steps: int
     stopped_by: str | None
+    stopped_early: bool
     inexact: tuple[str, ...] = ()
 
 
@@ -77,6 +80,7 @@ def train(
             if choices.deterministic:
                 tf.config.experimental.enable_op_determinism()
             run = parts.assemble(choices, task, stop)
+            faults.point("start-up")
             run = dataclasses.replace(run, inexact=_audit(run))
             run.keeper.prepare()
             run = _go_back(run)
@@ -196,10 +200,15 @@ def _train(run: parts.Run) -> Outcome:
             _save(run, step)
             unsaved, saved_at = False, time.monotonic()
         _tell_cost(run)
-        if run.stop() or step >= run.schedule.total:
-            trained = max(0, step - first)
-            stopped_by = run.stop.signal
-            return Outcome(step, run.schedule.total, trained, stopped_by, run.inexact)
+        if run.stop() or _is_complete(run, step):
+            return Outcome(
+                step=step,
+                total_steps=run.schedule.total,
+                trained_steps=max(0, step - first),
+                stopped_by=run.stop.signal,
+                stopped_early=_is_complete(run, step) and step < run.schedule.total,
+                inexact=run.inexact,
+            )
         count = min(chunk, run.schedule.next_border(step) - step)
         began = time.monotonic()
         step, unsaved = _advance(run, count), True
@@ -210,6 +219,7 @@ def _train(run: parts.Run) -> Outcome:
 
 def _advance(run: parts.Run, count: int) -> int:
     """Trains `count` steps; from a bad one it rewinds, where that is wanted."""
+    faults.point("training")
     try:
         run.train_loop.run(count)
     except steps.NonFiniteError as error:
@@ -280,8 +290,29 @@ def _evaluate(run: parts.Run, step: int) -> bool:
         if rule.improves(value, best and best["value"]):
             records[rule.metric] = {"step": step, "value": value}
     progress.update(evaluated=step, metrics=metrics, records=records)
+    _count_patience(run, step, metrics)
     run.reporter.evaluation(step, metrics, records)
     return True
+
+
+def _count_patience(run: parts.Run, step: int, metrics: dict[str, float]) -> None:
+    """Counts the evaluations in a row that were no better, for early stopping."""
+    if not run.best:
+        return
+    rule, value = run.best[0], metrics[run.best[0].metric]
+    seen = run.state.progress.get("patience", {"value": None, "stale": 0})
+    delta = run.choices.early_stop_min_delta
+    if rule.improves(value, seen["value"], min_delta=delta):
+        run.state.progress["patience"] = {"value": value, "step": step, "stale": 0}
+    else:
+        run.state.progress["patience"] = {**seen, "stale": seen["stale"] + 1}
+
+
+def _is_complete(run: parts.Run, step: int) -> bool:
+    """At the last step, or when nothing got better for long enough."""
+    patience = run.choices.early_stop_patience
+    stale = run.state.progress.get("patience", {}).get("stale", 0)
+    return step >= run.schedule.total or (0 < patience <= stale)
 
 
 def _save_is_due(run: parts.Run, step: int, saved_at: float) -> bool:
@@ -289,6 +320,7 @@ def _save_is_due(run: parts.Run, step: int, saved_at: float) -> bool:
     secs = run.choices.save_every_secs
     return (
         run.schedule.due(step, run.schedule.save)
+        or _is_complete(run, step)
         or run.saver.is_best(step, _metrics_at(run, step))
         or bool(secs and time.monotonic() - saved_at >= secs)
     )

@@ -40,13 +40,19 @@ class Best:
     def __str__(self) -> str:
         return f"{self.metric}:{self.mode}:{self.count}"
 
-    def improves(self, value: float, record: float | None) -> bool:
-        """Whether `value` beats `record`; NaN and infinities never do, nor do ties."""
+    def improves(
+        self, value: float, record: float | None, *, min_delta: float = 0.0
+    ) -> bool:
+        """Whether `value` beats `record` by more than `min_delta`.
+
+        NaN and infinities never do, nor do ties.
+        """
         if not math.isfinite(value):
             return False
         if record is None:
             return True
-        return value < record if self.mode == "min" else value > record
+        gain = record - value if self.mode == "min" else value - record
+        return gain > min_delta
 
     def top(self, values: Mapping[int, float]) -> list[int]:
         """The steps to keep, best first, from the metric's value by step.

@@ -16,14 +16,14 @@ from typing import Any, final
 
 import tensorflow as tf
 
-from trainer import data, state, stream
+from trainer import data, faults, state, stream
 from trainer import task as contract
 
 Sums = dict[str, tf.Tensor]
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss became NaN or infinite."""
+    """A loss or a gradient became NaN or infinite."""
 
 
 @final
@@ -39,7 +39,6 @@ class TrainLoop:
         self._task = task
         self._state = current
         self._inputs = inputs
-        self._losses = sorted(contract.loss_of(name) for name in current.optimizers)
         self._run = tf.function(self._loop)
 
     @functools.cache  # noqa: B019  a loop lives as long as its run
@@ -51,10 +50,11 @@ class TrainLoop:
         """Trains `count` steps; returns when they are done.
 
         Raises:
-          NonFiniteError: a loss was not finite; the loop stopped at that very step.
+          NonFiniteError: a loss or a gradient was not finite; the loop stopped at that
+            very step.
         """
         finite = self.trace()(tf.constant(count, tf.int64))
-        bad = [name for name in self._losses if not finite[name].numpy()]
+        bad = [name for name in finite if not finite[name].numpy()]
         if bad:
             raise NonFiniteError(
                 f"{' and '.join(bad)} became NaN or infinite at step "
@@ -74,23 +74,27 @@ class TrainLoop:
     def _loop(self, count: tf.Tensor) -> dict[str, tf.Tensor]:
         # The sums travel through the loop as tensors: one assignment a chunk.
         sums = {name: v.read_value() for name, v in self._state.totals.items()}
-        finite = {name: tf.constant(True) for name in self._losses}
+        finite = {
+            name: tf.constant(True)
+            for optimizer in self._state.optimizers
+            for name in _watched(optimizer)
+        }
         for _ in tf.range(count):
-            values = self._step(self._state.step + self._state.skipped)
+            values, finite = self._step(self._state.step + self._state.skipped)
             self._state.step.assign_add(1)
             sums = _add(sums, values, tf.constant(True))
-            finite = {
-                name: tf.reduce_all(tf.math.is_finite(values[name]))
-                for name in self._losses
-            }
             if not tf.reduce_all(list(finite.values())):
                 break
         for name, variable in self._state.totals.items():
             variable.assign(sums[name])
         return finite
 
-    def _step(self, number: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One optimizer step on one batch; all gradients at one point."""
+    def _step(self, number: tf.Tensor) -> tuple[Sums, dict[str, tf.Tensor]]:
+        """One optimizer step on one batch; all gradients at one point.
+
+        Returns:
+          The values, and of each loss and of its gradients whether they are finite.
+        """
         batch = self._inputs.batch(number)
         optimizers = self._state.optimizers
         with tf.GradientTape(persistent=len(optimizers) > 1) as tape:
@@ -105,9 +109,13 @@ class TrainLoop:
             name: tape.gradient(loss, self._state.trained[name])
             for name, loss in losses.items()
         }
+        finite: dict[str, tf.Tensor] = {}
         for name, optimizer in optimizers.items():
             optimizer.apply(gradients[name], self._state.trained[name])
-        return values
+            norm = tf.linalg.global_norm(gradients[name])
+            watched = zip(_watched(name), (losses[name], norm), strict=True)
+            finite |= {what: tf.math.is_finite(one) for what, one in watched}
+        return values, finite
 
 
 @final
@@ -140,6 +148,7 @@ class EvaluationLoop:
         for batch, counts in self._batches:
             if stop():
                 return None
+            faults.point("evaluation")
             sums = self._run(batch, counts, sums)
         examples = float(sums["examples"].numpy())
         return {name: float(sums[name].numpy()) / examples for name in self.names}
@@ -155,6 +164,12 @@ class EvaluationLoop:
         return contract.checked_values(
             self._task, self._networks, batch, training=False
         )
+
+
+def _watched(optimizer: str) -> tuple[str, str]:
+    """What must stay finite: a loss and the norm of its gradients."""
+    loss = contract.loss_of(optimizer)
+    return loss, f"the gradient of {loss}"
 
 
 def _add(sums: Sums, values: Sums, counts: tf.Tensor) -> Sums:

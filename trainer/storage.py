@@ -18,6 +18,8 @@ from collections.abc import Iterator
 import filelock
 import xxhash
 
+from trainer import faults
+
 _CHUNK_BYTES = 1 << 20
 # What a file system answers when it has no hard links, or not between these two.
 _NO_LINKS = (errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
@@ -47,6 +49,7 @@ def make_directory(path: pathlib.Path) -> None:
 def write_atomically(path: pathlib.Path, content: str) -> None:
     """Replaces `path` by `content` so that a reader, or a crash, meets old or new."""
     temporary = path.with_name(path.name + ".tmp")
+    faults.point("storage.write")
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(content)
         file.flush()
@@ -56,12 +59,14 @@ def write_atomically(path: pathlib.Path, content: str) -> None:
 
 def replace(source: pathlib.Path, target: pathlib.Path) -> None:
     """Renames the synced file `source` over `target`, durably."""
+    faults.point("storage.replace")
     source.replace(target)
     sync(target.parent)
 
 
 def sync(path: pathlib.Path) -> None:
     """Makes the bytes of a file, or the entries of a directory, durable."""
+    faults.point("storage.sync")
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -72,6 +77,7 @@ def sync(path: pathlib.Path) -> None:
 def link(source: pathlib.Path, target: pathlib.Path) -> None:
     """Gives the bytes of `source` a second name; copies where links are refused."""
     target.unlink(missing_ok=True)
+    faults.point("storage.link")
     try:
         os.link(source, target)
     except OSError as error:
@@ -83,6 +89,7 @@ def link(source: pathlib.Path, target: pathlib.Path) -> None:
 def copy(source: pathlib.Path, target: pathlib.Path) -> None:
     """Copies the bytes of a file so that `target` is whole whenever it is there."""
     temporary = target.with_name(target.name + ".tmp")
+    faults.point("storage.copy")
     shutil.copyfile(source, temporary)
     sync(temporary)
     replace(temporary, target)
@@ -90,6 +97,7 @@ def copy(source: pathlib.Path, target: pathlib.Path) -> None:
 
 def delete(path: pathlib.Path) -> None:
     """Deletes a file or a whole directory; what is already gone is fine."""
+    faults.point("storage.delete")
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -69,8 +69,8 @@ class Stream:
                 raise StreamError(
                     f"the position of the training stream can't be saved: {reason} "
                     "Make it of TensorFlow ops without hidden state (no "
-                    "from_generator, py_function or tf.random.*), or give a source with "
-                    "random access (trainer.data)."
+                    "from_generator, py_function or tf.random.*), or give a source "
+                    "with random access (trainer.data)."
                 ) from error
 
     def graphs(self) -> Iterator[Any]:

@@ -1,0 +1,232 @@
+"""Kills and resumes a run, and compares it bit for bit with an uninterrupted one.
+
+The user's own command is run in child processes: once straight through, then again and
+again under SIGKILL, at seeded random instants and at the moments that matter, until it
+is complete. Then everything that a run leaves behind is compared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from tensorboard.backend.event_processing import event_accumulator
+
+from trainer import catalog, faults
+
+# At which of its turns a point kills: chosen at random up to this.
+_POINTS = {
+    "start-up": 1,
+    "training": 12,
+    "evaluation": 6,
+    "save": 6,
+    "storage": 90,
+    "promotion": 4,
+}
+_ANY = "any instant"
+# Scalars that tell of the clock, not of the training.
+_CLOCK = ("speed/", "checkpoint/")
+
+
+class ProofError(RuntimeError):
+    """A run failed by itself, so nothing is proven."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What was compared and what differed.
+
+    Attributes:
+      kills: survived, by the phase that they hit.
+      compared: how many things of each kind were compared.
+      differences: the earliest step first; empty if all is equal.
+    """
+
+    kills: dict[str, int]
+    compared: dict[str, int]
+    differences: tuple[str, ...]
+
+
+def prove(
+    command: Sequence[str], directory: pathlib.Path, *, kills: int, seed: int
+) -> Verdict:
+    """Runs `command` straight and under kills, below `directory`.
+
+    Args:
+      command: trains; `--run_dir` is added.
+      directory: new and empty.
+      kills: how many processes to kill; a run that is complete before is begun anew.
+      seed: of the instants.
+
+    Raises:
+      ProofError: a run failed by itself.
+    """
+    straight = directory / "straight"
+    began = time.monotonic()
+    if _run(command, straight, log=directory / "straight.log"):
+        raise ProofError("the uninterrupted run was killed from outside.")
+    duration = time.monotonic() - began
+    logging.info("the uninterrupted run took %.0f s", duration)
+    chance = random.Random(seed)
+    survived: Counter[str] = Counter()
+    compared: Counter[str] = Counter()
+    differences: list[tuple[int, str]] = []
+    number = 0
+    while survived.total() < kills:
+        number += 1
+        run_dir = directory / f"killed-{number}"
+        _run_under_kills(command, run_dir, survived, kills, duration, chance)
+        differences += _differences(straight, run_dir, compared)
+    texts = tuple(f"step {step}: {what}" for step, what in sorted(differences))
+    return Verdict(dict(survived), dict(compared), texts)
+
+
+def _run_under_kills(
+    command: Sequence[str],
+    run_dir: pathlib.Path,
+    survived: Counter[str],
+    kills: int,
+    duration: float,
+    chance: random.Random,
+) -> None:
+    """Starts a run until it is complete, killing while there are kills left."""
+    phases = [*_POINTS, _ANY]
+    log = run_dir.with_suffix(".log")
+    while survived.total() < kills:
+        phase = phases[survived.total() % len(phases)]
+        if phase == _ANY:
+            died = _run(command, run_dir, log=log, secs=chance.uniform(0.3, duration))
+        else:
+            point = f"{phase}@{chance.randint(1, _POINTS[phase])}"
+            died = _run(command, run_dir, log=log, point=point)
+        if not died:
+            return
+        survived[phase] += 1
+        logging.info("kill %d of %d: %s", survived.total(), kills, phase)
+    _run(command, run_dir, log=log)
+
+
+def _run(
+    command: Sequence[str],
+    run_dir: pathlib.Path,
+    *,
+    log: pathlib.Path,
+    point: str = "",
+    secs: float | None = None,
+) -> bool:
+    """One process: to its end, to `point`, or killed after `secs`; says if it died."""
+    environment = {**os.environ, faults.VARIABLE: point}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [*command, f"--run_dir={run_dir}", "--progress=lines"],
+            stdout=output,
+            stderr=output,
+            env=environment,
+        )
+        try:
+            process.wait(timeout=secs)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.returncode in (0, -signal.SIGKILL):
+        return process.returncode != 0
+    last = log.read_text(errors="replace").strip().rpartition("\n")[2]
+    raise ProofError(
+        f"training ended with exit code {process.returncode}: {last} (all of it: {log})"
+    )
+
+
+def _differences(
+    straight: pathlib.Path, killed: pathlib.Path, compared: Counter[str]
+) -> Iterator[tuple[int, str]]:
+    """What differs, with the step at which it does; counts what was compared."""
+    here, there = _checkpoints(straight), _checkpoints(killed)
+    for name in sorted(here.keys() | there.keys()):
+        compared["checkpoints"] += 1
+        if name not in here or name not in there:
+            run = killed if name in here else straight
+            yield _step_of(name), f"{run.name} has no checkpoint {name}"
+            continue
+        one, other = here[name], there[name]
+        for field in ("metrics", "records", "variables", "config_digest"):
+            compared["manifest entries"] += 1
+            if getattr(one.manifest, field) != getattr(other.manifest, field):
+                yield one.step, f"{name}: the {field} of {killed.name} differ"
+        for variable, equal in _compare_variables(one, other):
+            compared["variables"] += 1
+            if not equal:
+                yield one.step, f"{name}: {variable} of {killed.name} differs"
+    for kind in ("train", "eval"):
+        for step, what in _compare_scalars(straight, killed, kind, compared):
+            yield step, f"{kind}: {what} of {killed.name} differs"
+
+
+def _checkpoints(run_dir: pathlib.Path) -> dict[str, catalog.Entry]:
+    return {
+        entry.prefix.relative_to(run_dir).as_posix(): entry
+        for entry in catalog.scan(run_dir)
+    }
+
+
+def _step_of(name: str) -> int:
+    return int(name.rpartition("-")[2])
+
+
+def _compare_variables(
+    one: catalog.Entry, other: catalog.Entry
+) -> Iterator[tuple[str, bool]]:
+    """Every tensor of two checkpoint files, bit for bit."""
+    readers = [tf.train.load_checkpoint(str(entry.prefix)) for entry in (one, other)]
+    keys = [set(reader.get_variable_to_shape_map()) for reader in readers]
+    for key in sorted(keys[0] | keys[1]):
+        if key not in keys[0] & keys[1]:
+            yield key, False
+            continue
+        values = [np.asarray(reader.get_tensor(key)) for reader in readers]
+        yield key, _bits(values[0]) == _bits(values[1])
+
+
+def _bits(array: Any) -> tuple[Any, ...]:
+    """Equal for arrays that are equal to the last bit, NaN included."""
+    content = array.tolist() if array.dtype == object else array.tobytes()
+    return array.dtype, array.shape, content
+
+
+def _compare_scalars(
+    straight: pathlib.Path, killed: pathlib.Path, kind: str, compared: Counter[str]
+) -> Iterator[tuple[int, str]]:
+    here, there = (_scalars(run / "summaries" / kind) for run in (straight, killed))
+    for tag in sorted(here.keys() | there.keys()):
+        one, other = here.get(tag, []), there.get(tag, [])
+        compared["scalars"] += max(len(one), len(other))
+        if one != other:
+            pairs = zip([*one, (0, b"")], [*other, (0, b"")], strict=False)
+            step = next((a[0] for a, b in pairs if a != b), 0)
+            yield step, f"the scalar {tag}"
+
+
+def _scalars(directory: pathlib.Path) -> dict[str, list[tuple[int, bytes]]]:
+    """By tag, the step and the bits of each value, in the order of the files."""
+    accumulator = event_accumulator.EventAccumulator(
+        str(directory), size_guidance={event_accumulator.TENSORS: 0}
+    )
+    accumulator.Reload()
+    return {
+        tag: [
+            (event.step, tf.make_ndarray(event.tensor_proto).tobytes())
+            for event in accumulator.Tensors(tag)
+        ]
+        for tag in accumulator.Tags()["tensors"]
+        if not tag.startswith(_CLOCK) and tag != "flags/text_summary"
+    }
