@@ -1,7 +1,6 @@
-"""Checkpoints of a run: saved, committed, pruned, promoted to best, restored.
+"""Checkpoints of a run: saved and committed, verified and restored.
 
-    keeper = checkpoints.Keeper(run_dir, keep_recent=3, best=rules)
-    keeper.prepare()                       # clean what a killed save left
+    keeper = checkpoints.Keeper(upkeep)
     found = keeper.restore(state)          # the newest good one, or None
     keeper.save(state.tree, draft)         # commit, then promote, then prune
 
@@ -14,18 +13,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-import re
-from collections.abc import Iterable, Mapping, Sequence
 from typing import final
 
 import tensorflow as tf
-from absl import logging
 
-from trainer import catalog, faults, manifest, retention, state, storage
-
-_OURS = re.compile(r"ckpt-(\d+)(\.index|\.data-.*|\.json\.tmp|_temp|\..*tempstate.*)")
-_TEMPORARY = re.compile(r"checkpoint\.tmp.*|.*\.tmp")
-_DAMAGED = ".damaged"
+from trainer import catalog, faults, manifest, state, storage
+from trainer import upkeep as housekeeping
 
 
 class SaveError(RuntimeError):
@@ -42,28 +35,10 @@ class DamagedCheckpointError(RuntimeError):
 
 @final
 class Keeper:
-    """The checkpoints of one run directory. Only the holder of its lock may use it."""
+    """Saves to and restores from one run directory, and keeps it in shape."""
 
-    def __init__(
-        self,
-        run_dir: pathlib.Path,
-        *,
-        keep_recent: int,
-        best: Sequence[retention.Best],
-    ) -> None:
-        self._run_dir = run_dir
-        self._recent = run_dir / catalog.RECENT
-        # A step that is committed already is written here first: see `save`.
-        self._staging = self._recent / "staging"
-        self._keep_recent = keep_recent
-        self._best = tuple(best)
-
-    def prepare(self) -> None:
-        """Makes the directory whole again after a kill at any instant."""
-        storage.make_directory(self._recent)
-        for directory in (self._recent, *catalog.best_directories(self._run_dir)):
-            _remove_debris(directory)
-        self._adopt_staged()
+    def __init__(self, upkeep: housekeeping.Upkeep) -> None:
+        self.upkeep = upkeep
 
     def restore(self, current: state.State) -> manifest.Manifest | None:
         """Restores the newest checkpoint whose every byte is right.
@@ -77,31 +52,30 @@ class Keeper:
           NoUsableCheckpointError: there were some, and all are damaged.
           state.IncompatibleCheckpointError: the newest good one doesn't fit.
         """
-        for entry in catalog.scan(self._run_dir):
+        run_dir = self.upkeep.run_dir
+        for entry in catalog.scan(run_dir):
             problem = entry.problem
             if entry.manifest is not None:
                 problem = manifest.damage(entry.directory, entry.manifest)
             if entry.manifest is None or problem:
-                _set_aside(entry, problem or "unreadable")
+                housekeeping.set_aside(entry, problem or "unreadable")
                 continue
             _check_compatible(entry, current, entry.manifest)
             current.restore(str(entry.prefix))
-            self._settle()
+            self.upkeep.settle()
             return entry.manifest
-        directories = [self._recent, *catalog.best_directories(self._run_dir)]
-        if any(path for one in directories for path in one.glob(f"*{_DAMAGED}")):
+        if self.upkeep.any_damaged():
             raise NoUsableCheckpointError(
-                f"every checkpoint in {self._run_dir} is damaged; nothing was restored "
-                f"and nothing is lost: they are the files *{_DAMAGED}. Give another "
-                "--run_dir to train from scratch, or bring back a good copy."
+                f"every checkpoint in {run_dir} is damaged; nothing was restored and "
+                f"nothing is lost: they are the files *{housekeeping.DAMAGED}. Give "
+                "another --run_dir to train from scratch, or bring back a good copy."
             )
         return None
 
     def go_back(self, entry: catalog.Entry, current: state.State, number: int) -> None:
         """Makes `entry` the newest checkpoint; later ones go to `abandoned/<number>`.
 
-        Nothing is deleted: each is linked to its new place before it leaves the old
-        one, so a kill in between leaves more than needed, and doing it again is fine.
+        Interrupted anywhere, it can be done again.
 
         Raises:
           DamagedCheckpointError: its files are not what was committed.
@@ -109,43 +83,13 @@ class Keeper:
         """
         mark = _verified(entry)
         _check_compatible(entry, current, mark)
-        own = self._run_dir.absolute() in entry.directory.absolute().parents
-        aside = self._run_dir / "abandoned" / str(number)
-        for later in catalog.scan(self._run_dir):
-            if later.manifest is None or (own and later.step <= entry.step):
-                continue
-            home = aside / later.directory.relative_to(self._run_dir)
-            storage.make_directory(home)
-            _link(later.manifest, later.directory, home)
-            _remove(later.directory, later.step)
-        if entry.directory != self._recent:
-            _link(mark, entry.directory, self._recent)
-        _record_state(self._recent, manifest.steps(self._recent))
-
-    def is_best(
-        self,
-        step: int,
-        metrics: Mapping[str, float],
-        pending: manifest.Manifest | None = None,
-    ) -> bool:
-        """Whether a checkpoint with these metrics would be among the best.
-
-        Args:
-          step: of that checkpoint.
-          metrics: of its evaluation.
-          pending: a checkpoint that is being saved, which counts as saved.
-        """
-        for rule in self._best:
-            directory = self._directory(rule)
-            entries = catalog.ranked(directory, rule)
-            if pending is not None:
-                entries.append(catalog.Entry(directory, pending.step, pending))
-            values = _values(entries, rule)
-            if rule.metric in metrics and step not in values:
-                values[step] = metrics[rule.metric]
-                if step in rule.top(values):
-                    return True
-        return False
+        run_dir, recent = self.upkeep.run_dir, self.upkeep.recent
+        own = run_dir.absolute() in entry.directory.absolute().parents
+        later = [e for e in catalog.scan(run_dir) if not own or e.step > entry.step]
+        self.upkeep.move_aside(later, number)
+        if entry.directory != recent:
+            housekeeping.link(mark, entry.directory, recent)
+        housekeeping.record_state(recent, manifest.steps(recent))
 
     def save(self, tree: tf.train.Checkpoint, draft: manifest.Manifest) -> int:
         """Saves and commits a tree, then promotes, then prunes.
@@ -165,76 +109,34 @@ class Keeper:
             committed before is as it was, and the step can be saved again.
         """
         step = draft.step
-        again = step in manifest.steps(self._recent)
-        directory = self._staging if again else self._recent
+        again = step in manifest.steps(self.upkeep.recent)
+        directory = self.upkeep.staging if again else self.upkeep.recent
         try:
+            # The manifest says how long the event files are: they come first.
+            for name in draft.events:
+                storage.sync(self.upkeep.run_dir / "summaries" / name)
             storage.make_directory(directory)
             self._check_space(directory)
             _write(tree, directory, draft)
         except (OSError, tf.errors.OpError) as error:
             with contextlib.suppress(OSError):
-                _remove_debris(directory)
+                housekeeping.remove_debris(directory)
             raise SaveError(
                 f"{directory / manifest.PREFIX}-{step} could not be saved: {error}. "
                 "Every earlier checkpoint is as it was."
             ) from error
-        self._settle()
-        return manifest.read(self._recent, step).bytes
+        self.upkeep.settle()
+        return manifest.read(self.upkeep.recent, step).bytes
 
     def _check_space(self, directory: pathlib.Path) -> None:
         """Whether the newest checkpoint would fit once more."""
-        steps = manifest.steps(self._recent)
-        needed = manifest.read(self._recent, steps[-1]).bytes if steps else 0
+        steps = manifest.steps(self.upkeep.recent)
+        needed = manifest.read(self.upkeep.recent, steps[-1]).bytes if steps else 0
         free = storage.free_bytes(directory)
         if free < needed:
             raise OSError(
                 f"it needs {needed} bytes and {free} are free: {needed - free} short"
             )
-
-    def _settle(self) -> None:
-        """Brings the directories to what the manifests call for.
-
-        Doing so twice is fine, so a kill in between is mended by the next start.
-        """
-        self._adopt_staged()
-        recent = [e for e in catalog.scan(self._run_dir) if e.directory == self._recent]
-        for rule in self._best:
-            self._promote(rule, recent)
-        steps = manifest.steps(self._recent)
-        kept = retention.recent(steps, keep_recent=self._keep_recent)
-        _record_state(self._recent, kept)
-        for step in steps:
-            if step not in kept:
-                _remove(self._recent, step)
-
-    def _adopt_staged(self) -> None:
-        """Lets what was saved a second time take the place of the first."""
-        for step in manifest.steps(self._staging):
-            _remove(self._recent, step)
-            _link(manifest.read(self._staging, step), self._staging, self._recent)
-        storage.delete(self._staging)
-
-    def _promote(self, rule: retention.Best, recent: Sequence[catalog.Entry]) -> None:
-        """Links those of `recent` that are among the best, then lets the worst go."""
-        directory = self._directory(rule)
-        entries = {e.step: e for e in recent}
-        entries |= {e.step: e for e in catalog.ranked(directory, rule)}
-        top = rule.top(_values(entries.values(), rule))
-        if not top:
-            return
-        storage.make_directory(directory)
-        for step in top:
-            entry = entries[step]
-            if entry.directory != directory and entry.manifest is not None:
-                faults.point("promotion")
-                _link(entry.manifest, entry.directory, directory)
-        _record_state(directory, top[::-1])
-        for step in manifest.steps(directory):
-            if step not in top:
-                _remove(directory, step)
-
-    def _directory(self, rule: retention.Best) -> pathlib.Path:
-        return self._run_dir / catalog.BEST / rule.metric
 
 
 def _write(
@@ -306,76 +208,3 @@ def _check_compatible(
         "another --run_dir.",
         networks_only=networks_only,
     )
-
-
-def _values(entries: Iterable[catalog.Entry], rule: retention.Best) -> dict[int, float]:
-    """The metric of a rule by step, where the evaluation gave it."""
-    return {
-        entry.step: entry.manifest.metrics[rule.metric]
-        for entry in entries
-        if entry.manifest is not None and rule.metric in entry.manifest.metrics
-    }
-
-
-def _link(mark: manifest.Manifest, source: pathlib.Path, target: pathlib.Path) -> None:
-    """Gives a checkpoint a second home, its manifest last."""
-    for name in mark.files:
-        storage.link(source / name, target / name)
-    storage.sync(target)
-    path = manifest.path_of(source, mark.step)
-    storage.link(path, target / path.name)
-    storage.sync(target)
-
-
-def _remove(directory: pathlib.Path, step: int) -> None:
-    """Deletes a checkpoint, its manifest first: what is left is debris at worst."""
-    storage.delete(manifest.path_of(directory, step))
-    storage.sync(directory)
-    for path in directory.glob(f"ckpt-{step}.*"):
-        if not path.name.endswith(_DAMAGED):
-            storage.delete(path)
-
-
-def _set_aside(entry: catalog.Entry, problem: str) -> None:
-    logging.error(
-        "damaged checkpoint %s: %s. It is renamed *%s, and an older one is used.",
-        entry.prefix,
-        problem,
-        _DAMAGED,
-    )
-    mark = manifest.path_of(entry.directory, entry.step)
-    files = sorted(
-        entry.directory.glob(f"ckpt-{entry.step}.*"), key=lambda p: p != mark
-    )
-    for path in files:
-        if not path.name.endswith(_DAMAGED):
-            storage.replace(path, path.with_name(path.name + _DAMAGED))
-
-
-def _remove_debris(directory: pathlib.Path) -> None:
-    """Deletes what a killed save left: files of ours that no manifest speaks for."""
-    committed = set(manifest.steps(directory))
-    for path in directory.iterdir():
-        if path.name.endswith(_DAMAGED):
-            continue
-        match = _OURS.fullmatch(path.name)
-        if (match and int(match[1]) not in committed) or (
-            _TEMPORARY.fullmatch(path.name)
-        ):
-            logging.info("removing what an interrupted save left: %s", path)
-            storage.delete(path)
-
-
-def _record_state(directory: pathlib.Path, steps: Sequence[int]) -> None:
-    """Writes TensorFlow's own list; the last of `steps` is what it calls the latest.
-
-    A CheckpointState proto as text, with names relative to the directory, so that the
-    run can be moved.
-    """
-    if not steps:
-        return
-    lines = [f'model_checkpoint_path: "{manifest.PREFIX}-{steps[-1]}"']
-    lines += [
-        f'all_model_checkpoint_paths: "{manifest.PREFIX}-{step}"' for step in steps
-    ]
-    storage.write_atomically(directory / "checkpoint", "\n".join(lines) + "\n")

@@ -95,6 +95,9 @@ class Config:
         0.0, RUN, "Also save when this many seconds went by; 0: don't.", minimum=0
     )
     keep_recent: int = _option(3, RUN, "Recent checkpoints to keep.", minimum=1)
+    keep_every_steps: int = _option(
+        0, RUN, "Keep those at multiples of this for good; 0: none.", minimum=0
+    )
     best: tuple[str, ...] = _option(
         (),
         RUN,

@@ -82,7 +82,7 @@ def train(
             run = parts.assemble(choices, task, stop)
             faults.point("start-up")
             run = dataclasses.replace(run, inexact=_audit(run))
-            run.keeper.prepare()
+            run.keeper.upkeep.prepare()
             run = _go_back(run)
             _resume(run, task)
         with run.reporter, run.saver:

@@ -27,6 +27,7 @@ from trainer import (
     state,
     steps,
     stream,
+    upkeep,
 )
 from trainer import task as contract
 
@@ -100,7 +101,14 @@ def assemble(
     evaluation = _evaluation(choices, task, sources, current)
     best = tuple(map(retention.Best.parse, choices.best)) if evaluation else ()
     directory = choices.directory()
-    keeper = checkpoints.Keeper(directory, keep_recent=choices.keep_recent, best=best)
+    keeper = checkpoints.Keeper(
+        upkeep.Upkeep(
+            run_dir=directory,
+            keep_recent=choices.keep_recent,
+            keep_every_steps=choices.keep_every_steps,
+            best=best,
+        )
+    )
     return Run(
         choices=choices,
         record=noted,

@@ -64,6 +64,16 @@ class Best:
         return [step for _, step in sorted(finite)[: self.count]]
 
 
-def recent(steps: Iterable[int], *, keep_recent: int) -> list[int]:
-    """The steps of the rolling checkpoints to keep, in rising order."""
-    return sorted(steps)[-keep_recent:]
+def recent(
+    steps: Iterable[int], *, keep_recent: int, keep_every_steps: int = 0
+) -> list[int]:
+    """The steps of the rolling checkpoints to keep, in rising order.
+
+    Args:
+      steps: of all there are.
+      keep_recent: how many of the newest to keep.
+      keep_every_steps: multiples of this are kept for good; 0: none are.
+    """
+    ordered = sorted(steps)
+    for_good = [s for s in ordered if keep_every_steps and s % keep_every_steps == 0]
+    return sorted({*for_good, *ordered[-keep_recent:]})

@@ -106,7 +106,7 @@ class Saver:
 
         What is being written now counts as written.
         """
-        return self._keeper.is_best(step, metrics, pending=self._pending)
+        return self._keeper.upkeep.is_best(step, metrics, pending=self._pending)
 
     def finished(self) -> Cost | None:
         """What the last save cost, told once, as soon as it is committed.
