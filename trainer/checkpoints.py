@@ -17,7 +17,7 @@ from typing import final
 
 import tensorflow as tf
 
-from trainer import catalog, faults, manifest, state, storage
+from trainer import catalog, compatibility, faults, manifest, state, storage
 from trainer import upkeep as housekeeping
 
 
@@ -50,7 +50,7 @@ class Keeper:
 
         Raises:
           NoUsableCheckpointError: there were some, and all are damaged.
-          state.IncompatibleCheckpointError: the newest good one doesn't fit.
+          compatibility.IncompatibleCheckpointError: the newest good one doesn't fit.
         """
         run_dir = self.upkeep.run_dir
         for entry in catalog.scan(run_dir):
@@ -79,7 +79,7 @@ class Keeper:
 
         Raises:
           DamagedCheckpointError: its files are not what was committed.
-          state.IncompatibleCheckpointError: it doesn't fit; nothing was moved.
+          compatibility.IncompatibleCheckpointError: it doesn't fit; nothing was moved.
         """
         mark = _verified(entry)
         _check_compatible(entry, current, mark)
@@ -165,7 +165,7 @@ def load_networks(entry: catalog.Entry, current: state.State) -> None:
 
     Raises:
       DamagedCheckpointError: the files are not what was committed.
-      state.IncompatibleCheckpointError: the networks are not those of the checkpoint.
+      compatibility.IncompatibleCheckpointError: the networks are other ones.
     """
     _check_compatible(entry, current, _verified(entry), networks_only=True)
     current.restore_networks(str(entry.prefix))
@@ -199,12 +199,17 @@ def _check_compatible(
     *,
     networks_only: bool = False,
 ) -> None:
-    state.check_compatible(
-        current,
-        mark.variables,
+    built, saved = current.describe(), mark.variables
+    if networks_only:
+        built, saved = (
+            tuple(v for v in one if current.of_network(v.path))
+            for one in (built, saved)
+        )
+    compatibility.check(
+        built,
+        saved,
         source=str(entry.prefix),
         advice="The task builds another state than the one that was saved: start with "
         "the same flags (config.json in the run directory) and the same code, or give "
         "another --run_dir.",
-        networks_only=networks_only,
     )

@@ -14,7 +14,7 @@ def evaluate(
     Raises:
       data.DataError: the task has no such split.
       checkpoints.DamagedCheckpointError: the files are not what was committed.
-      state.IncompatibleCheckpointError: the networks are not those of the task.
+      compatibility.IncompatibleCheckpointError: the networks are not those of the task.
     """
     sources = task.sources()
     split = data.split(sources, choices.split)

@@ -17,19 +17,15 @@ import tensorflow as tf
 from absl import logging
 
 from trainer import (
-    audit,
-    catalog,
-    checkpoints,
     config,
     events,
     faults,
     manifest,
     parts,
     preemption,
-    record,
+    resume,
     steps,
     storage,
-    stream,
 )
 from trainer import task as contract
 
@@ -69,7 +65,7 @@ def train(
       audit.IncompleteStateError: no checkpoint would hold all that training changes.
       checkpoints.NoUsableCheckpointError: there are checkpoints, all damaged.
       checkpoints.SaveError: a checkpoint could not be written.
-      state.IncompatibleCheckpointError: the checkpoint is of another state.
+      compatibility.IncompatibleCheckpointError: the checkpoint is of another state.
       steps.NonFiniteError: a loss became NaN or infinite.
       preemption.Interrupted: asked to stop before there was anything to save.
     """
@@ -80,110 +76,9 @@ def train(
             if choices.deterministic:
                 tf.config.experimental.enable_op_determinism()
             run = parts.assemble(choices, task, stop)
-            faults.point("start-up")
-            run = dataclasses.replace(run, inexact=_audit(run))
-            run.keeper.upkeep.prepare()
-            run = _go_back(run)
-            _resume(run, task)
+            run = resume.begin(run, task)
         with run.reporter, run.saver:
             return _train(run)
-
-
-def _audit(run: parts.Run) -> tuple[str, ...]:
-    """Refuses a task that could not be resumed exactly, unless that is allowed."""
-    graphs = run.inputs.graphs() if isinstance(run.inputs, stream.Stream) else ()
-    findings = audit.examine(run.train_loop.trace(), run.state.tree, graphs)
-    if findings and not run.choices.allow_inexact:
-        raise audit.IncompleteStateError(audit.describe(findings))
-    for finding in findings:
-        logging.warning("a resumed run will not be exact: %s", finding.what)
-    return tuple(finding.what for finding in findings)
-
-
-def _go_back(run: parts.Run) -> parts.Run:
-    """Begins a new lineage at the checkpoint that the user names, if one is named.
-
-    The same command once more doesn't go back again: it resumes.
-    """
-    asked, lineages = run.choices.checkpoint, run.record.lineages
-    if not asked or (lineages and lineages[-1]["asked"] == asked):
-        return run
-    directory, number = run.choices.directory(), len(lineages) + 1
-    entry = catalog.select(directory, asked, run.best)
-    events.copy(directory / "summaries", directory / "abandoned" / str(number))
-    run.keeper.go_back(entry, run.state, number)
-    noted = run.record.gone_back(asked, entry.step)
-    record.write(directory, noted)
-    logging.info(
-        "gone back to %s; what came later is in %s/abandoned/%d",
-        entry.prefix,
-        directory,
-        number,
-    )
-    return dataclasses.replace(run, record=noted)
-
-
-def _resume(run: parts.Run, task: contract.Task) -> None:
-    """Restores the newest good checkpoint, or begins at step 0."""
-    directory, resume = run.choices.directory(), run.choices.resume
-    exists = bool(catalog.scan(directory))
-    if resume == "never" and exists:
-        raise config.ConfigError(
-            f"{directory} has checkpoints already, and --resume=never says not to go "
-            "on from them. Give another --run_dir."
-        )
-    if resume == "require" and not exists:
-        raise config.ConfigError(
-            f"{directory} has no checkpoint to go on from, and --resume=require asks "
-            "for one. Check --run_dir, or leave --resume out to begin."
-        )
-    found = _restore(run)
-    record.write(directory, run.record)
-    total = run.schedule.total
-    if found is None:
-        if run.choices.init_from:
-            _take_weights(run)
-        run.reporter.describe(task.hyperparameters(), record.as_flags(run.record))
-        logging.info("training %s from scratch to step %d", directory, total)
-        return
-    logging.info("resumed %s at step %d of %d", directory, found.step, total)
-
-
-def _take_weights(run: parts.Run) -> None:
-    """Begins with the weights of another checkpoint, and says which fit."""
-    directory, asked = run.choices.directory(), run.choices.init_from
-    match = checkpoints.load_weights(catalog.select(directory, asked, ()), run.state)
-    if not match.taken:
-        raise config.ConfigError(
-            f"--init_from={asked}: not one of its weights fits by path and shape. It "
-            f"has {', '.join(match.unused[:4])}, ...; expected "
-            f"{', '.join(match.fresh[:4])}, ..."
-        )
-    logging.info(
-        "initial weights from %s: %d taken; fresh: %s; not used: %s",
-        asked,
-        len(match.taken),
-        ", ".join(match.fresh) or "none",
-        ", ".join(match.unused) or "none",
-    )
-
-
-def _restore(run: parts.Run) -> manifest.Manifest | None:
-    """Brings the state and the event files back to the newest good checkpoint."""
-    found = run.keeper.restore(run.state)
-    run.reporter.close()
-    summaries = run.choices.directory() / "summaries"
-    events.cut(summaries, found.events if found else {})
-    if found is None:
-        return None
-    for name, (old, new) in run.state.apply_learning_rates().items():
-        logging.warning(
-            "the learning rate of %s was %g and is now %g, as the configuration says",
-            name,
-            old,
-            new,
-        )
-    return found
 
 
 def _train(run: parts.Run) -> Outcome:
@@ -243,7 +138,7 @@ def _rewind(run: parts.Run, error: steps.NonFiniteError) -> None:
     """
     bad = int(run.state.step.numpy())
     run.saver.wait()
-    found = _restore(run)
+    found = resume.restore(run)
     if found is None:
         raise error
     run.state.skipped.assign_add(bad - found.step)

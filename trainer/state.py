@@ -24,12 +24,6 @@ from keras.src.random import seed_generator
 from trainer import manifest
 from trainer import task as contract
 
-_SHOWN_DIFFERENCES = 3
-
-
-class IncompatibleCheckpointError(ValueError):
-    """A checkpoint doesn't fit the state that the task builds."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Match:
@@ -147,11 +141,7 @@ class State:
             values |= dict(zip((v.path for v in listed), variables, strict=True))
         reader = tf.train.Checkpoint(**parts)
         reader.read(prefix).assert_existing_objects_matched().expect_partial()
-        here = {
-            path: variable
-            for path, variable in self.variables().items()
-            if path.startswith(tuple(f"{n}/" for n in self._network_names))
-        }
+        here = {k: v for k, v in self.variables().items() if self.of_network(k)}
         fitting = [
             path
             for path, variable in here.items()
@@ -216,6 +206,10 @@ class State:
             found[unique] = variable
         return found
 
+    def of_network(self, path: str) -> bool:
+        """Whether a variable of that name belongs to a network."""
+        return path.startswith(tuple(f"{name}/" for name in self._network_names))
+
     def describe(self) -> tuple[manifest.Variable, ...]:
         """The variables as a manifest lists them."""
         return tuple(
@@ -269,52 +263,6 @@ def build(
         extra=task.state(networks),
         seed=seed,
         iterator=iterator,
-    )
-
-
-def check_compatible(
-    current: State,
-    saved: Iterable[manifest.Variable],
-    *,
-    source: str,
-    advice: str,
-    networks_only: bool = False,
-) -> None:
-    """Compares the variables of a checkpoint with the built ones, by name.
-
-    Optimizer slots are positional in the file, so a layer that was frozen or moved
-    would get another's momentum: names must agree, not only shapes.
-
-    Raises:
-      IncompatibleCheckpointError: names `source`, and shows what differs.
-    """
-    parts = tuple(f"{n}/" for n in contract.network_items(current.networks))
-    parts = parts if networks_only else ("",)
-    there = {v.path: v for v in saved if v.path.startswith(parts)}
-    here = {v.path: v for v in current.describe() if v.path.startswith(parts)}
-    lines = []
-    for path in [*here, *(path for path in there if path not in here)]:
-        if path not in there:
-            lines.append(f"{path}: the model has it, the checkpoint does not")
-        elif path not in here:
-            lines.append(f"{path}: the checkpoint has it, the model does not")
-        elif there[path].shape != here[path].shape:
-            lines.append(
-                f"{path}: the checkpoint has shape {there[path].shape}, "
-                f"the model {here[path].shape}"
-            )
-        elif there[path].dtype != here[path].dtype:
-            lines.append(
-                f"{path}: the checkpoint has dtype {there[path].dtype}, "
-                f"the model {here[path].dtype}"
-            )
-    if not lines:
-        return
-    shown = [f"  {line}" for line in lines[:_SHOWN_DIFFERENCES]]
-    if hidden := len(lines) - len(shown):
-        shown.append(f"  and {hidden} more differences")
-    raise IncompatibleCheckpointError(
-        f"cannot restore {source}.\n" + "\n".join(shown) + f"\n{advice}"
     )
 
 

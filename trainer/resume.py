@@ -1,0 +1,140 @@
+"""Where a run begins: at the newest good checkpoint, further back, or at step 0.
+
+    run = resume.begin(run, task)
+
+Afterwards the state, the checkpoints and the event files all speak of the same step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from absl import logging
+
+from trainer import (
+    audit,
+    catalog,
+    checkpoints,
+    config,
+    events,
+    faults,
+    manifest,
+    parts,
+    record,
+    stream,
+)
+from trainer import task as contract
+
+
+def begin(run: parts.Run, task: contract.Task) -> parts.Run:
+    """Audits the state, then restores it or leaves it as it was built.
+
+    Raises:
+      audit.IncompleteStateError: no checkpoint would hold all that training changes.
+      config.ConfigError: the choices don't fit what is there.
+      checkpoints.NoUsableCheckpointError: there are checkpoints, all damaged.
+      compatibility.IncompatibleCheckpointError: the checkpoint is of another state.
+    """
+    faults.point("start-up")
+    run = dataclasses.replace(run, inexact=_audit(run))
+    run.keeper.upkeep.prepare()
+    run = _go_back(run)
+    _resume(run, task)
+    return run
+
+
+def _audit(run: parts.Run) -> tuple[str, ...]:
+    """Refuses a task that could not be resumed exactly, unless that is allowed."""
+    graphs = run.inputs.graphs() if isinstance(run.inputs, stream.Stream) else ()
+    findings = audit.examine(run.train_loop.trace(), run.state.tree, graphs)
+    if findings and not run.choices.allow_inexact:
+        raise audit.IncompleteStateError(audit.describe(findings))
+    for finding in findings:
+        logging.warning("a resumed run will not be exact: %s", finding.what)
+    return tuple(finding.what for finding in findings)
+
+
+def _go_back(run: parts.Run) -> parts.Run:
+    """Begins a new lineage at the checkpoint that the user names, if one is named.
+
+    The same command once more doesn't go back again: it resumes.
+    """
+    asked, lineages = run.choices.checkpoint, run.record.lineages
+    if not asked or (lineages and lineages[-1]["asked"] == asked):
+        return run
+    directory, number = run.choices.directory(), len(lineages) + 1
+    entry = catalog.select(directory, asked, run.best)
+    events.copy(directory / "summaries", directory / "abandoned" / str(number))
+    run.keeper.go_back(entry, run.state, number)
+    noted = run.record.gone_back(asked, entry.step)
+    record.write(directory, noted)
+    logging.info(
+        "gone back to %s; what came later is in %s/abandoned/%d",
+        entry.prefix,
+        directory,
+        number,
+    )
+    return dataclasses.replace(run, record=noted)
+
+
+def _resume(run: parts.Run, task: contract.Task) -> None:
+    """Restores the newest good checkpoint, or begins at step 0."""
+    directory, resume = run.choices.directory(), run.choices.resume
+    exists = bool(catalog.scan(directory))
+    if resume == "never" and exists:
+        raise config.ConfigError(
+            f"{directory} has checkpoints already, and --resume=never says not to go "
+            "on from them. Give another --run_dir."
+        )
+    if resume == "require" and not exists:
+        raise config.ConfigError(
+            f"{directory} has no checkpoint to go on from, and --resume=require asks "
+            "for one. Check --run_dir, or leave --resume out to begin."
+        )
+    found = restore(run)
+    record.write(directory, run.record)
+    total = run.schedule.total
+    if found is None:
+        if run.choices.init_from:
+            _take_weights(run)
+        run.reporter.describe(task.hyperparameters(), record.as_flags(run.record))
+        logging.info("training %s from scratch to step %d", directory, total)
+        return
+    logging.info("resumed %s at step %d of %d", directory, found.step, total)
+
+
+def _take_weights(run: parts.Run) -> None:
+    """Begins with the weights of another checkpoint, and says which fit."""
+    directory, asked = run.choices.directory(), run.choices.init_from
+    match = checkpoints.load_weights(catalog.select(directory, asked, ()), run.state)
+    if not match.taken:
+        raise config.ConfigError(
+            f"--init_from={asked}: not one of its weights fits by path and shape. It "
+            f"has {', '.join(match.unused[:4])}, ...; expected "
+            f"{', '.join(match.fresh[:4])}, ..."
+        )
+    logging.info(
+        "initial weights from %s: %d taken; fresh: %s; not used: %s",
+        asked,
+        len(match.taken),
+        ", ".join(match.fresh) or "none",
+        ", ".join(match.unused) or "none",
+    )
+
+
+def restore(run: parts.Run) -> manifest.Manifest | None:
+    """Brings the state and the event files back to the newest good checkpoint."""
+    found = run.keeper.restore(run.state)
+    run.reporter.close()
+    summaries = run.choices.directory() / "summaries"
+    events.cut(summaries, found.events if found else {})
+    if found is None:
+        return None
+    for name, (old, new) in run.state.apply_learning_rates().items():
+        logging.warning(
+            "the learning rate of %s was %g and is now %g, as the configuration says",
+            name,
+            old,
+            new,
+        )
+    return found
