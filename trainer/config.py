@@ -145,6 +145,8 @@ class Config:
         "", RUN, "A checkpoint whose weights a new run begins with, where they fit."
     )
     kills: int = _option(20, COMMAND, "prove: how many processes to kill.", minimum=0)
+    against: str = _option("", COMMAND, "diff: the other checkpoint.")
+    dry_run: bool = _option(False, COMMAND, "prune: only say what would go.")
     split: str = _option("valid", COMMAND, "evaluate: which examples.")
     progress: str = _option(
         "auto",
@@ -186,8 +188,17 @@ class Config:
                 raise ConfigError(f"--best: {error}") from None
 
     def directory(self) -> pathlib.Path:
-        """The run directory: the given one, or `runs/<task>`."""
+        """The run directory: the given one, or `runs/<task>`.
+
+        Raises:
+          ConfigError: neither is known.
+        """
         name = self.task.rpartition(":")[2]
+        if not self.run_dir and not name:
+            raise ConfigError(
+                "nothing says what to train or which run to look at: give --task=NAME, "
+                "--flagfile=FILE or --run_dir=DIRECTORY (`tasks` lists the tasks)."
+            )
         return pathlib.Path(self.run_dir or pathlib.Path("runs", name))
 
 

@@ -5,7 +5,9 @@ No TensorFlow: they are there in a moment, also while the run is training.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
+import time
 from typing import Any
 
 from trainer import catalog, manifest
@@ -25,17 +27,63 @@ def list_checkpoints(run_dir: pathlib.Path) -> list[dict[str, Any]]:
     Raises:
       FileNotFoundError: there is no such directory.
     """
-    if not run_dir.is_dir():
-        raise FileNotFoundError(
-            f"there is no run directory {run_dir}. Check --run_dir, or train first."
-        )
-    entries = catalog.scan(run_dir)
+    entries = _scan(run_dir)
     latest = max((e.step for e in entries if e.manifest), default=None)
     best_of: dict[int, list[str]] = {}
     for directory in catalog.best_directories(run_dir):
         for step in manifest.steps(directory):
             best_of.setdefault(step, []).append(directory.name)
     return [_row(entry, best_of, latest) for entry in entries]
+
+
+def show_checkpoint(entry: catalog.Entry) -> dict[str, Any]:
+    """What the manifest of one checkpoint says.
+
+    Raises:
+      manifest.ManifestError: it can't be read.
+    """
+    if entry.manifest is None:
+        raise manifest.ManifestError(entry.problem)
+    shown = {"path": str(entry.prefix), **dataclasses.asdict(entry.manifest)}
+    shown["created"] = time.strftime(
+        "%Y-%m-%d %H:%M:%S", time.localtime(entry.manifest.created)
+    )
+    shown["files"] = [
+        {"file": name, "bytes": file.bytes, "xxh3_128": file.xxh3_128}
+        for name, file in entry.manifest.files.items()
+    ]
+    shown["variables"] = [
+        {"variable": v.path, "shape": str(v.shape), "dtype": v.dtype}
+        for v in entry.manifest.variables
+    ]
+    return shown
+
+
+def verify(run_dir: pathlib.Path) -> list[dict[str, Any]]:
+    """Reads every byte of every checkpoint. Changes nothing.
+
+    Returns:
+      `{"path", "bytes", "problem": None or what is wrong}`, newest first, then what was
+      set aside as damaged before.
+    """
+    rows = []
+    for entry in _scan(run_dir):
+        problem = entry.problem
+        if entry.manifest is not None:
+            problem = manifest.damage(entry.directory, entry.manifest)
+        size = entry.manifest.bytes if entry.manifest else 0
+        rows.append({"path": str(entry.prefix), "bytes": size, "problem": problem})
+    for path in sorted(run_dir.rglob("*.json.damaged")):
+        rows.append({"path": str(path), "bytes": 0, "problem": "was set aside before"})
+    return rows
+
+
+def _scan(run_dir: pathlib.Path) -> list[catalog.Entry]:
+    if not run_dir.is_dir():
+        raise FileNotFoundError(
+            f"there is no run directory {run_dir}. Check --run_dir, or train first."
+        )
+    return catalog.scan(run_dir)
 
 
 def _row(

@@ -16,14 +16,12 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from absl import logging
 from tensorboard.backend.event_processing import event_accumulator
 
-from trainer import catalog, faults
+from trainer import catalog, difference, faults
 
 # At which of its turns a point kills: chosen at random up to this.
 _POINTS = {
@@ -163,10 +161,10 @@ def _differences(
             compared["manifest entries"] += 1
             if getattr(one.manifest, field) != getattr(other.manifest, field):
                 yield one.step, f"{name}: the {field} of {killed.name} differ"
-        for variable, equal in _compare_variables(one, other):
+        for row in difference.compare(one, other):
             compared["variables"] += 1
-            if not equal:
-                yield one.step, f"{name}: {variable} of {killed.name} differs"
+            if not row["equal"]:
+                yield one.step, f"{name}: {row['variable']} of {killed.name} differs"
     for kind in ("train", "eval"):
         for step, what in _compare_scalars(straight, killed, kind, compared):
             yield step, f"{kind}: {what} of {killed.name} differs"
@@ -181,26 +179,6 @@ def _checkpoints(run_dir: pathlib.Path) -> dict[str, catalog.Entry]:
 
 def _step_of(name: str) -> int:
     return int(name.rpartition("-")[2])
-
-
-def _compare_variables(
-    one: catalog.Entry, other: catalog.Entry
-) -> Iterator[tuple[str, bool]]:
-    """Every tensor of two checkpoint files, bit for bit."""
-    readers = [tf.train.load_checkpoint(str(entry.prefix)) for entry in (one, other)]
-    keys = [set(reader.get_variable_to_shape_map()) for reader in readers]
-    for key in sorted(keys[0] | keys[1]):
-        if key not in keys[0] & keys[1]:
-            yield key, False
-            continue
-        values = [np.asarray(reader.get_tensor(key)) for reader in readers]
-        yield key, _bits(values[0]) == _bits(values[1])
-
-
-def _bits(array: Any) -> tuple[Any, ...]:
-    """Equal for arrays that are equal to the last bit, NaN included."""
-    content = array.tolist() if array.dtype == object else array.tobytes()
-    return array.dtype, array.shape, content
 
 
 def _compare_scalars(

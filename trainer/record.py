@@ -63,6 +63,8 @@ def complete(
     Raises:
       config.ConfigError: the directory holds a run of another task.
     """
+    if not config.run_dir and not config.task:
+        return config
     path = config.directory() / "config.json"
     if not path.exists():
         return config

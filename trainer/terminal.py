@@ -14,6 +14,9 @@ import rich.console
 import rich.table
 from absl import logging as absl_logging
 
+# Exit codes: done; failed; the command line is wrong; stopped, run the same again.
+DONE, FAILED, WRONG, STOPPED = 0, 1, 2, 75
+
 
 def say(text: str, *, error: bool = False) -> None:
     """One answer on stdout, or one message on stderr."""

@@ -1,0 +1,134 @@
+"""The commands that run a task: `train`, `evaluate`, `prove`, `tasks`.
+
+TensorFlow is imported inside them, so that the others answer without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import sys
+import tempfile
+from typing import Any
+
+from trainer import catalog, config, preemption, retention, terminal
+
+_SHOWN_DIFFERENCES = 10
+
+
+def train(choices: config.Config, package: str) -> int:
+    """Trains to --steps or --epochs in total; goes on from where it was"""
+    run_dir = choices.directory()
+    with preemption.listening() as stop:
+        try:
+            with stop.interrupting():
+                with terminal.quiet_import(choices.debug):
+                    from trainer import lookup, loop
+                task = lookup.create(choices.task, choices.set, package=package)
+            if not choices.best:
+                choices = dataclasses.replace(choices, best=type(task).best)
+            outcome = loop.train(choices, task, stop)
+        except preemption.Interrupted:
+            terminal.say(f"stopped by {stop.signal} before the first new step.")
+            terminal.say("go on      the same command again")
+            return terminal.STOPPED
+    place = f"step {outcome.step} of {outcome.total_steps}"
+    if outcome.stopped_by:
+        terminal.say(
+            f"stopped by {outcome.stopped_by} at {place}; everything is saved."
+        )
+        terminal.say("go on      the same command again")
+        return terminal.STOPPED
+    why, more = "", "--steps=N goes further."
+    if outcome.stopped_early:
+        why = f" after {choices.early_stop_patience} evaluations without a better one"
+        more = "A larger --early_stop_patience goes further."
+    if outcome.trained_steps:
+        terminal.say(f"complete at {place}{why}.")
+    else:
+        terminal.say(f"already complete at {place}{why}: nothing to do. {more}")
+    terminal.say(f"latest     {catalog.select(run_dir, 'latest', ()).prefix}")
+    for rule in map(retention.Best.parse, choices.best):
+        for entry in catalog.ranked(run_dir / catalog.BEST / rule.metric, rule):
+            if entry.manifest:
+                value = entry.manifest.metrics[rule.metric]
+                terminal.say(f"best       {entry.prefix}  ({rule.metric} {value:.4f})")
+    for what in outcome.inexact:
+        terminal.say(f"INEXACT    {what}")
+    terminal.say(f"evaluate   python run.py evaluate --run_dir={run_dir}")
+    terminal.say(f"watch      tensorboard --logdir={run_dir.parent}")
+    return terminal.DONE
+
+
+def evaluate(choices: config.Config, package: str) -> int:
+    """Evaluates --checkpoint on --split and prints the metrics"""
+    run_dir = choices.directory()
+    rules = [retention.Best.parse(text) for text in choices.best]
+    entry = catalog.select(run_dir, choices.checkpoint or catalog.BEST, rules)
+    with terminal.quiet_import(choices.debug):
+        from trainer import evaluation, lookup
+    task = lookup.create(choices.task, choices.set, package=package)
+    metrics = evaluation.evaluate(choices, task, entry)
+    row = {"step": entry.step, "path": str(entry.prefix), "split": choices.split}
+    if choices.format == "json":
+        terminal.say(json.dumps({**row, "metrics": metrics}))
+    else:
+        terminal.print_table([{**row, **{k: f"{v:.6g}" for k, v in metrics.items()}}])
+    return terminal.DONE
+
+
+def prove(choices: config.Config, package: str) -> int:
+    """Kills and resumes this very task; proves that nothing differs"""
+    del package
+    with terminal.quiet_import(choices.debug):
+        from trainer import proof
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="keepstep-prove-"))
+    arguments = config.as_arguments(choices)
+    command = [sys.executable, sys.argv[0], "train", *arguments]
+    verdict = proof.prove(command, directory, kills=choices.kills, seed=choices.seed)
+    if choices.format == "json":
+        terminal.say(json.dumps(dataclasses.asdict(verdict)))
+    else:
+        _tell(verdict, directory)
+    if verdict.differences:
+        return terminal.FAILED
+    shutil.rmtree(directory)
+    return terminal.DONE
+
+
+def tasks(choices: config.Config, package: str) -> int:
+    """The registered tasks, their hyperparameters and defaults"""
+    with terminal.quiet_import(choices.debug):
+        from trainer import lookup
+    rows = [
+        {
+            "task": name,
+            "about": (cls.__doc__ or "").partition("\n")[0],
+            "hyperparameters": " ".join(
+                f"{field.name}={field.default}" for field in dataclasses.fields(cls)
+            ),
+        }
+        for name, cls in lookup.all_tasks(package).items()
+    ]
+    if choices.format == "json":
+        terminal.say(json.dumps(rows, indent=1))
+    else:
+        terminal.print_table(rows)
+    return terminal.DONE
+
+
+def _tell(verdict: Any, directory: pathlib.Path) -> None:
+    """The verdict of `prove` for people."""
+    kinds = {f"kills in {k}": v for k, v in verdict.kills.items()}
+    kinds |= {f"{k} compared": v for k, v in verdict.compared.items()}
+    terminal.print_table([{"what": k, "count": v} for k, v in kinds.items()])
+    for difference in verdict.differences[:_SHOWN_DIFFERENCES]:
+        terminal.say(difference)
+    if verdict.differences:
+        count = len(verdict.differences)
+        terminal.say(f"NOT EXACT: {count} differences; the runs are in {directory}")
+    else:
+        kills = sum(verdict.kills.values())
+        terminal.say(f"exact: {kills} kills survived, nothing differs.")
