@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import pathlib
 from typing import final
 
@@ -116,7 +117,7 @@ class Keeper:
             for name in draft.events:
                 storage.sync(self.upkeep.run_dir / "summaries" / name)
             storage.make_directory(directory)
-            self._check_space(directory)
+            self._check_space(directory, draft)
             _write(tree, directory, draft)
         except (OSError, tf.errors.OpError) as error:
             with contextlib.suppress(OSError):
@@ -128,10 +129,11 @@ class Keeper:
         self.upkeep.settle()
         return manifest.read(self.upkeep.recent, step).bytes
 
-    def _check_space(self, directory: pathlib.Path) -> None:
-        """Whether the newest checkpoint would fit once more."""
-        steps = manifest.steps(self.upkeep.recent)
-        needed = manifest.read(self.upkeep.recent, steps[-1]).bytes if steps else 0
+    def _check_space(self, directory: pathlib.Path, draft: manifest.Manifest) -> None:
+        needed = sum(
+            math.prod(variable.shape) * tf.as_dtype(variable.dtype).size
+            for variable in draft.variables
+        )
         free = storage.free_bytes(directory)
         if free < needed:
             raise OSError(

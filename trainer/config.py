@@ -89,10 +89,25 @@ class Config:
         0, RUN, "Evaluate at multiples of this; 0: once an epoch.", minimum=0
     )
     save_every_steps: int = _option(
-        0, RUN, "Save at multiples of this; 0: at each evaluation.", minimum=0
+        0, RUN, "Save at multiples of this; 0: see --save_overhead.", minimum=0
     )
     save_every_secs: float = _option(
         0.0, RUN, "Also save when this many seconds went by; 0: don't.", minimum=0
+    )
+    save_overhead: float = _option(
+        1.0,
+        RUN,
+        "Where neither of the two above is given: save as often as costs this "
+        "percentage of the time, but every 10 minutes at least.",
+        minimum=0.001,
+        maximum=100,
+    )
+    on_save_error: str = _option(
+        "stop",
+        RUN,
+        "When a save failed twice in a row: stop, or continue and save when it is due "
+        "again.",
+        choices=("stop", "continue"),
     )
     keep_recent: int = _option(3, RUN, "Recent checkpoints to keep.", minimum=1)
     keep_every_steps: int = _option(

@@ -17,6 +17,7 @@ import tensorflow as tf
 from absl import logging
 
 from trainer import (
+    checkpoints,
     config,
     events,
     faults,
@@ -83,19 +84,20 @@ def train(
 
 def _train(run: parts.Run) -> Outcome:
     first = step = int(run.state.step.numpy())
-    unsaved, saved_at = False, time.monotonic()
+    unsaved = False
     chunk = 1  # the first one shows how long a step takes
     run.reporter.begin(step)
     while True:
         unsaved |= _report(run, step)
         unsaved |= _evaluate(run, step)
-        if unsaved and (run.stop() or _save_is_due(run, step, saved_at)):
+        again = _look_after_save(run)
+        if again or (unsaved and (run.stop() or _save_is_due(run, step))):
             # The state moves only in `_advance` below, so a save here and a save at
             # the top of the next step describe the same position.
             _save(run, step)
-            unsaved, saved_at = False, time.monotonic()
-        _tell_cost(run)
+            unsaved = False
         if run.stop() or _is_complete(run, step):
+            _finish_saving(run, step)
             return Outcome(
                 step=step,
                 total_steps=run.schedule.total,
@@ -210,18 +212,23 @@ def _is_complete(run: parts.Run, step: int) -> bool:
     return step >= run.schedule.total or (0 < patience <= stale)
 
 
-def _save_is_due(run: parts.Run, step: int, saved_at: float) -> bool:
+def _save_is_due(run: parts.Run, step: int) -> bool:
     """By the schedule, by the clock, or because this is one of the best."""
-    secs = run.choices.save_every_secs
-    return (
-        run.schedule.due(step, run.schedule.save)
-        or _is_complete(run, step)
-        or run.saver.is_best(step, _metrics_at(run, step))
-        or bool(secs and time.monotonic() - saved_at >= secs)
+    metrics, choices = _metrics_at(run, step), run.choices
+    if run.schedule.due(step, run.schedule.save) or _is_complete(run, step):
+        return True
+    if metrics and run.saver.is_best(step, metrics):
+        return True
+    if choices.save_every_steps and not choices.save_every_secs:
+        return False
+    return run.saver.is_due(
+        every_secs=choices.save_every_secs, overhead_percent=choices.save_overhead
     )
 
 
 def _save(run: parts.Run, step: int) -> None:
+    """Has the state saved; waits for the save before, if that is still going on."""
+    _look_after_save(run, wait=True)
     run.reporter.flush()
     run.saver.save(
         manifest.Manifest(
@@ -241,11 +248,40 @@ def _save(run: parts.Run, step: int) -> None:
     )
 
 
-def _tell_cost(run: parts.Run) -> None:
-    """Reports what the last save cost, once it is done; raises if it failed."""
-    cost = run.saver.finished()
+def _look_after_save(run: parts.Run, *, wait: bool = False) -> bool:
+    """Tells what the last save cost, once it is done, or that it failed.
+
+    Returns:
+      Whether to save once more at once: after a first failure.
+
+    Raises:
+      checkpoints.SaveError: it failed twice in a row, and that is to stop the run.
+    """
+    try:
+        if wait:
+            run.saver.wait()
+        cost = run.saver.finished()
+    except checkpoints.SaveError as error:
+        first = run.saver.failures == 1
+        if not first and run.choices.on_save_error == "stop":
+            raise
+        what = "Trying again." if first else "Training goes on (--on_save_error)."
+        logging.error("%s %s", error, what)
+        return first
     if cost is not None:
         run.reporter.saved(cost.step, cost.scalars())
+    return False
+
+
+def _finish_saving(run: parts.Run, step: int) -> None:
+    """Waits for the last save; the run has not ended well without it."""
+    while _look_after_save(run, wait=True):
+        _save(run, step)
+    if run.saver.failures:
+        raise checkpoints.SaveError(
+            f"the state of step {step} could not be saved. Every earlier checkpoint is "
+            "as it was: make room, and run the same command again."
+        )
 
 
 def _metrics_at(run: parts.Run, step: int) -> dict[str, float]:

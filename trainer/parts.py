@@ -40,7 +40,7 @@ class Schedule:
       total: the last step, where everything is due.
       report: for the training scalars.
       evaluate: for evaluations.
-      save: for checkpoints.
+      save: for checkpoints; 0: the clock says when.
     """
 
     total: int
@@ -50,11 +50,11 @@ class Schedule:
 
     def due(self, step: int, every: int) -> bool:
         """Whether what happens `every` so many steps happens at this one."""
-        return step > 0 and (step % every == 0 or step >= self.total)
+        return step > 0 and (step >= self.total or (every > 0 and step % every == 0))
 
     def next_border(self, step: int) -> int:
         """The next step at which anything is due."""
-        everies = (self.report, self.evaluate, self.save)
+        everies = [every for every in (self.report, self.evaluate, self.save) if every]
         return min(self.total, *((step // every + 1) * every for every in everies))
 
 
@@ -179,7 +179,7 @@ def _schedule(choices: config.Config, examples: Any) -> Schedule:
         total=total,
         report=choices.report_every_steps,
         evaluate=evaluate,
-        save=choices.save_every_steps or evaluate,
+        save=choices.save_every_steps,
     )
 
 

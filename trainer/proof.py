@@ -150,7 +150,10 @@ def _differences(
 ) -> Iterator[tuple[int, str]]:
     """What differs, with the step at which it does; counts what was compared."""
     here, there = _checkpoints(straight), _checkpoints(killed)
-    for name in sorted(here.keys() | there.keys()):
+    # Which recent ones there are may hang on the clock; not the last, nor the best.
+    needed = {f"{catalog.RECENT}/ckpt-{max(e.step for e in here.values())}"}
+    needed |= {name for name in here | there if name.startswith(catalog.BEST)}
+    for name in sorted((here.keys() & there.keys()) | needed):
         compared["checkpoints"] += 1
         if name not in here or name not in there:
             run = killed if name in here else straight

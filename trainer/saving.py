@@ -20,6 +20,8 @@ from absl import logging
 
 from trainer import checkpoints, manifest, snapshot, state
 
+_MAX_SECS = 600.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
@@ -39,6 +41,11 @@ class Cost:
     write_secs: float
     bytes: int
 
+    @property
+    def total_secs(self) -> float:
+        """Of all threads."""
+        return self.stall_secs + self.wait_secs + self.write_secs
+
     def scalars(self) -> dict[str, float]:
         """By the names that TensorBoard shows."""
         return {
@@ -52,7 +59,11 @@ class Cost:
 
 @final
 class Saver:
-    """Saves the state of one run through its keeper."""
+    """Saves the state of one run through its keeper.
+
+    Attributes:
+      failures: saves in a row that failed.
+    """
 
     def __init__(
         self,
@@ -69,6 +80,9 @@ class Saver:
         self._running: concurrent.futures.Future[Cost] | None = None
         self._pending: manifest.Manifest | None = None
         self._cost: Cost | None = None
+        self._saved_at = self._clock()
+        self._last_secs = 0.0
+        self.failures = 0
 
     def save(self, draft: manifest.Manifest) -> None:
         """Takes a snapshot of the state, which `draft` describes, and has it written.
@@ -97,9 +111,23 @@ class Saver:
             )
 
         self._pending = draft
+        self._saved_at = began
         self._running = self._thread.submit(write)
         if shadow.unshadowed:
             concurrent.futures.wait([self._running])
+
+    def is_due(self, *, every_secs: float, overhead_percent: float) -> bool:
+        """Whether the clock says that it is time to save.
+
+        Args:
+          every_secs: so many after the last one, if this is not 0.
+          overhead_percent: otherwise, as soon as this share of the time since then pays
+            for what the last one cost; after 10 minutes at the latest.
+        """
+        passed = self._clock() - self._saved_at
+        if every_secs:
+            return passed >= every_secs
+        return passed >= min(100 / overhead_percent * self._last_secs, _MAX_SECS)
 
     def is_best(self, step: int, metrics: Mapping[str, float]) -> bool:
         """Whether a checkpoint with these metrics would be among the best.
@@ -145,8 +173,12 @@ class Saver:
 
     def _collect(self) -> None:
         running, self._running, self._pending = self._running, None, None
-        if running is not None:
-            self._cost = running.result()
+        if running is None:
+            return
+        self.failures += 1
+        self._cost = running.result()
+        self.failures = 0
+        self._last_secs = self._cost.total_secs
 
     def _told(self) -> Cost | None:
         cost, self._cost = self._cost, None
