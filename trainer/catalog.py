@@ -111,8 +111,9 @@ def select(run_dir: pathlib.Path, text: str, rules: Sequence[retention.Best]) ->
     path = pathlib.Path(text)
     step = path.name.removesuffix(".json").removesuffix(".index")
     number = step.removeprefix(f"{marks.PREFIX}-")
-    if number.isdecimal() and int(number) in marks.steps(path.parent):
-        return Entry(path.parent, int(number), marks.read(path.parent, int(number)))
+    for found in marks.steps(path.parent):
+        if number == str(found):
+            return Entry(path.parent, found, marks.read(path.parent, found))
     raise NoCheckpointError(
         f"there is no checkpoint {text!r}. Expected latest, best, best:metric, step:N "
         f"or the path of a committed one, such as {run_dir}/recent/ckpt-1200. {have}"

@@ -176,11 +176,17 @@ class Config:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value, choices = getattr(self, field.name), field.metadata["choices"]
+            self._check_type(field.name, value, type(field.default))
+            if choices and value not in choices:
+                raise ConfigError(
+                    f"--{field.name}={value}: expected {', '.join(choices)}."
+                    f"{suggest(value, choices)}"
+                )
             minimum, maximum = field.metadata["minimum"], field.metadata["maximum"]
             if minimum is None or (minimum <= value <= maximum and value < math.inf):
                 continue
-            upper = "or more" if maximum == math.inf else f"to {maximum}"
+            upper = "or more, finite" if maximum == math.inf else f"to {maximum}"
             raise ConfigError(
                 f"--{field.name}={value} is out of range: expected {minimum} {upper}."
             )
@@ -201,6 +207,15 @@ class Config:
                 retention.Best.parse(text)
             except ValueError as error:
                 raise ConfigError(f"--best: {error}") from None
+
+    @staticmethod
+    def _check_type(name: str, value: Any, kind: type) -> None:
+        """Values from absl are right by themselves; those from a file may not be."""
+        fits = type(value) is kind or (kind is float and type(value) is int)
+        if kind is tuple and fits:
+            fits = all(isinstance(one, str) for one in value)
+        if not fits:
+            raise ConfigError(f"--{name}={value!r}: expected {kind.__name__}.")
 
     def directory(self) -> pathlib.Path:
         """The run directory: the given one, or `runs/<task>`.
@@ -263,4 +278,4 @@ def suggest(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     if close := difflib.get_close_matches(word, known, n=1):
         return f" Did you mean {close[0]!r}?"
-    return f" Known: {', '.join(known)}."
+    return f" Known: {', '.join(known)}." if known else ""

@@ -28,12 +28,17 @@ def list_checkpoints(run_dir: pathlib.Path) -> list[dict[str, Any]]:
       FileNotFoundError: there is no such directory.
     """
     entries = _scan(run_dir)
-    latest = max((e.step for e in entries if e.manifest), default=None)
+    # As `catalog.select` has it: the first that can be read.
+    latest = next((entry for entry in entries if entry.manifest), None)
     best_of: dict[int, list[str]] = {}
     for directory in catalog.best_directories(run_dir):
         for step in manifest.steps(directory):
             best_of.setdefault(step, []).append(directory.name)
-    return [_row(entry, best_of, latest) for entry in entries]
+    recent = run_dir / catalog.RECENT
+    return [
+        _row(entry, best_of, latest=entry is latest, recent=entry.directory == recent)
+        for entry in entries
+    ]
 
 
 def show_checkpoint(entry: catalog.Entry) -> dict[str, Any]:
@@ -70,7 +75,10 @@ def verify(run_dir: pathlib.Path) -> list[dict[str, Any]]:
     for entry in _scan(run_dir):
         problem = entry.problem
         if entry.manifest is not None:
-            problem = manifest.damage(entry.directory, entry.manifest)
+            try:
+                problem = manifest.damage(entry.directory, entry.manifest)
+            except OSError as error:
+                problem = f"cannot be read: {error}"
         size = entry.manifest.bytes if entry.manifest else 0
         rows.append({"path": str(entry.prefix), "bytes": size, "problem": problem})
     for path in sorted(run_dir.rglob("*.json.damaged")):
@@ -87,16 +95,15 @@ def _scan(run_dir: pathlib.Path) -> list[catalog.Entry]:
 
 
 def _row(
-    entry: catalog.Entry, best_of: dict[int, list[str]], latest: int | None
+    entry: catalog.Entry, best_of: dict[int, list[str]], *, latest: bool, recent: bool
 ) -> dict[str, Any]:
     mark = entry.manifest
-    recent = entry.directory.name == catalog.RECENT
     return {
         "step": entry.step,
         "path": str(entry.prefix),
         "kind": "recent" if recent else "best",
         "best_of": best_of.get(entry.step, []),
-        "latest": recent and entry.step == latest,
+        "latest": latest,
         "metrics": dict(mark.metrics) if mark else {},
         "bytes": mark.bytes if mark else 0,
         "created": mark.created if mark else None,
@@ -114,4 +121,6 @@ def _status(entry: catalog.Entry) -> str:
                 return "damaged"
         except FileNotFoundError:
             return "incomplete"
+        except OSError:
+            return "damaged"
     return "ok"

@@ -49,6 +49,13 @@ def create(name: str, settings: Sequence[str], *, package: str) -> task.Task:
             values[key] = _parse(text, types_by_name[key])
         except ValueError as error:
             raise config.ConfigError(f"--set={setting}: {error}.") from None
+    for field in dataclasses.fields(cls):
+        defaults = (field.default, field.default_factory)
+        if field.name not in values and defaults == (dataclasses.MISSING,) * 2:
+            raise config.ConfigError(
+                f"the task {name} needs a value for {field.name!r}: give "
+                f"--set={field.name}=..."
+            )
     try:
         return cls(**values)
     except ValueError as error:
@@ -80,12 +87,16 @@ def _find(name: str, package: str) -> type[task.Task]:
 
 def _load(name: str) -> type[task.Task]:
     module_name, _, class_name = name.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
+        raise config.ConfigError(
+            f"--task={name}: expected package.module:Class, such as my_tasks:Rings."
+        )
     if "" not in sys.path:
         sys.path.insert(0, "")  # run.py may lie elsewhere; the user's file lies here
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # the user's module is there, and one that it imports is not
         raise config.ConfigError(
             f"--task={name}: there is no module {module_name!r} in the current "
@@ -96,7 +107,7 @@ def _load(name: str) -> type[task.Task]:
         classes = [
             key
             for key, value in vars(module).items()
-            if isinstance(value, type) and value.__module__ == module.__name__
+            if isinstance(value, type) and issubclass(value, task.Task)
         ]
         raise config.ConfigError(
             f"--task={name}: {module_name} has no task class {class_name!r}."
@@ -118,12 +129,18 @@ def _parse(text: str, kind: Any) -> Any:
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        if type(None) in arguments and text.lower() in ("none", ""):
+        if type(None) in arguments and text.lower() == "none":
             return None
-        (inner,) = (one for one in arguments if one is not type(None))
-        return _parse(text, inner)
+        inner = [one for one in arguments if one is not type(None)]
+        if len(inner) == 1:
+            return _parse(text, inner[0])
     if origin is tuple:
-        return tuple(_parse(one, arguments[0]) for one in text.split(",") if one)
+        texts = text.split(",") if text else []
+        if arguments[-1:] == (...,):
+            arguments = arguments[:1] * len(texts)
+        if len(texts) != len(arguments):
+            raise ValueError(f"{text!r} has not {len(arguments)} parts")
+        return tuple(map(_parse, texts, arguments))
     if kind is bool:
         if text.lower() not in _BOOLEANS:
             raise ValueError(f"{text!r} is neither true nor false")
@@ -134,8 +151,8 @@ def _parse(text: str, kind: Any) -> Any:
         except ValueError:
             number = "a whole number" if kind is int else "a number"
             raise ValueError(f"{text!r} is not {number}") from None
-        if not math.isfinite(value):
-            raise ValueError(f"{text!r} is not finite")
+        if kind is float and math.isnan(value):
+            raise ValueError(f"{text!r} is not a number")
         return value
     if kind is str:
         return text

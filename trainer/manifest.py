@@ -12,6 +12,7 @@ import json
 import math
 import pathlib
 import re
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,10 +20,11 @@ from trainer import storage
 
 FORMAT = 1
 PREFIX = "ckpt"
-_NAME = re.compile(r"ckpt-(\d{1,18})\.json")
-_FILE_NAME = re.compile(r"ckpt-\d{1,18}\.(index|data-\d{5}-of-\d{5})")
+_NAME = re.compile(r"ckpt-(0|[1-9]\d{0,17})\.json", re.ASCII)
+_FILE_NAME = re.compile(r"ckpt-\d{1,18}\.(index|data-\d{5}-of-\d{5})", re.ASCII)
 _MAX_BYTES = 64 << 20
 _MAX_DEPTH = 16
+_LATEST_SECS = 253_402_300_800.0  # the year 10000, where calendars end
 
 
 class ManifestError(ValueError):
@@ -124,11 +126,21 @@ def read(directory: pathlib.Path, step: int) -> Manifest:
     """
     path = path_of(directory, step)
     try:
-        if path.stat().st_size > _MAX_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ManifestError("it is not a regular file")
+        if status.st_size > _MAX_BYTES:
             raise ManifestError(f"it is larger than {_MAX_BYTES} bytes")
         body = json.loads(path.read_text(encoding="utf-8"))
         return _parse(body, step)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ManifestError(
             f"{path} is not a manifest of format {FORMAT}: {reason or 'too deep'}"
@@ -144,7 +156,10 @@ def damage(directory: pathlib.Path, manifest: Manifest) -> str | None:
     for name, expected in manifest.files.items():
         path = directory / name
         try:
-            size = path.stat().st_size
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                return f"{name} is not a regular file"
+            size = status.st_size
             if size != expected.bytes:
                 return f"{name} has {size} bytes, the manifest says {expected.bytes}"
             if storage.checksum(path) != expected.xxh3_128:
@@ -157,8 +172,12 @@ def damage(directory: pathlib.Path, manifest: Manifest) -> str | None:
 def _parse(body: Any, step: int) -> Manifest:
     _check(isinstance(body, dict), "it is not a JSON object")
     _check(_depth(body) <= _MAX_DEPTH, f"it nests deeper than {_MAX_DEPTH}")
-    _check(body["format"] == FORMAT, f"its format is {body['format']!r}")
-    _check(body["step"] == step, f"its step is {body['step']!r}")
+    for name, expected in (("format", FORMAT), ("step", step)):
+        right = type(body[name]) is int and body[name] == expected
+        _check(right, f"its {name} is {body[name]!r}")
+    _check(isinstance(body["inexact"], list), "its inexact is no list")
+    created = float(body["created"])
+    _check(0 <= created < _LATEST_SECS, f"it was created at {created}")
     for name in body["files"]:
         # Also keeps a hostile manifest from naming a file elsewhere.
         _check(
@@ -189,7 +208,7 @@ def _parse(body: Any, step: int) -> Manifest:
         lineage=_count(body["lineage"]),
         parent=None if body["parent"] is None else _count(body["parent"]),
         inexact=tuple(str(what) for what in body["inexact"]),
-        created=float(body["created"]),
+        created=created,
         versions={str(k): str(v) for k, v in body["versions"].items()},
     )
 

@@ -138,6 +138,8 @@ def read(path: pathlib.Path) -> Record:
         body = json.loads(path.read_text(encoding="utf-8"))
         choices, changes = body["choices"], tuple(body["changes"])
         lineages = tuple(body["lineages"])
+        if not isinstance(choices, dict):
+            raise TypeError("its choices are no object")
         if not choices.keys() <= {*_FIELDS, "facts"}:
             raise TypeError("it has unknown choices")
         for name, kind in (("task", str), ("set", dict), ("facts", dict)):
@@ -200,17 +202,15 @@ def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, 
 def _flat(choices: Mapping[str, Any]) -> dict[str, Any]:
     """One level: hyperparameters beside the run's own fields."""
     own = {k: v for k, v in choices.items() if k not in ("set", "facts")}
-    return (
-        own
-        | dict(choices["facts"])
-        | {
-            (f"set.{name}" if name in _FIELDS else name): value
-            for name, value in choices["set"].items()
-        }
-    )
+    own |= choices["facts"]
+    return own | {
+        (f"set.{name}" if name in own or name in _FIELDS else name): value
+        for name, value in choices["set"].items()
+    }
 
 
 def _trajectory(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """What the numbers depend on, one level."""
     return _flat(
         {
             name: value

@@ -1,0 +1,179 @@
+import dataclasses
+import math
+import pathlib
+import re
+
+import pytest
+from absl import flags
+
+from trainer import config
+
+
+def parse(*words):
+    values = flags.FlagValues()
+    config.define_flags(values)
+    values(["run.py", *words])
+    return config.from_flags(values)
+
+
+def test_no_flags_are_the_defaults():
+    assert parse() == config.Config()
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    [
+        (["--steps=1200"], "steps", 1200),
+        (["--epochs=2.5"], "epochs", 2.5),
+        (["--nodeterministic"], "deterministic", False),
+        (["--deterministic=false"], "deterministic", False),
+        (["--set=a=1", "--set=b=x=y,z"], "set", ("a=1", "b=x=y,z")),
+        (["--best=loss:min", "--best=acc:max:3"], "best", ("loss:min", "acc:max:3")),
+        (["--allow_change", "seed"], "allow_change", ("seed",)),
+        (["--resume=require"], "resume", "require"),
+        (["--run_dir=runs/ä b"], "run_dir", "runs/ä b"),
+        (["--seed=2147483647"], "seed", 2**31 - 1),
+        (["--save_every_secs=0.5"], "save_every_secs", 0.5),
+        (["--steps=5", "--steps=0", "--epochs=1"], "epochs", 1.0),
+    ],
+)
+def test_a_flag_sets_its_field_and_no_other(words, field, value):
+    choices = parse(*words)
+    assert getattr(choices, field) == value
+    assert dataclasses.replace(config.Config(), **{field: value}) == choices
+
+
+def test_the_arguments_of_a_run_give_its_choices_again_and_no_others():
+    kept = {"task": "digits", "set": ("a=1", "b=x y"), "deterministic": False}
+    kept |= {"epochs": 0.1, "seed": 7, "best": ("loss:min", "acc:max:3")}
+    command = {"run_dir": "here", "resume": "never", "debug": True}
+    arguments = config.as_arguments(config.Config(**kept, **command))
+    assert parse(*arguments) == config.Config(**kept)
+    assert config.as_arguments(config.Config()) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("--steps=many", "flag --steps=many.*int"),
+        ("--steps=1.5", "flag --steps=1.5.*int"),
+        ("--epochs=x", "flag --epochs=x.*float"),
+        ("--resume=maybe", "value should be one of <auto|never|require>"),
+        ("--format=xml", "value should be one of <table|json>"),
+        ("--batchsize=3", "Unknown command line flag 'batchsize'.*batch_size"),
+    ],
+)
+def test_a_flag_that_cannot_be_read_is_told(word, text):
+    with pytest.raises(flags.Error, match=f"(?s){text.replace('|', '[|]')}"):
+        parse(word)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("steps", -1, "0 or more"),
+        ("epochs", -0.1, "0 or more"),
+        ("epochs", math.nan, "0 or more"),
+        ("batch_size", 0, "1 or more"),
+        ("eval_batch_size", 0, "1 or more"),
+        ("seed", -1, "0 to 2147483647"),
+        ("seed", 2**31, "0 to 2147483647"),
+        ("report_every_steps", 0, "1 or more"),
+        ("evaluate_every_steps", -5, "0 or more"),
+        ("save_every_steps", -5, "0 or more"),
+        ("save_every_secs", -1.0, "0 or more"),
+        ("save_every_secs", math.nan, "0 or more"),
+        ("keep_recent", 0, "1 or more"),
+        ("keep_every_steps", -1, "0 or more"),
+        ("early_stop_patience", -1, "0 or more"),
+        ("early_stop_min_delta", math.nan, "0 or more"),
+        ("max_rewinds", -1, "0 or more"),
+        # "0 or more" would be no answer to someone who wrote inf.
+        ("epochs", math.inf, "finite"),
+        ("save_every_secs", math.inf, "finite"),
+    ],
+)
+def test_a_value_out_of_range_is_told_with_the_range(field, value, expected):
+    text = f"--{field}={re.escape(str(value))} is out of range: expected .*{expected}"
+    with pytest.raises(config.ConfigError, match=text):
+        config.Config(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("steps", 0), ("epochs", 1e-9), ("batch_size", 1), ("seed", 2**31 - 1)],
+)
+def test_the_ends_of_a_range_belong_to_it(field, value):
+    assert getattr(config.Config(**{field: value}), field) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "known"),
+    [
+        ("resume", "maybe", "auto.*never.*require"),
+        ("on_nonfinite", "rewnd", "halt.*rewind"),
+        ("progress", "", "bar.*lines.*none"),
+    ],
+)
+def test_a_word_that_is_no_choice_is_refused_from_python_too(field, value, known):
+    """A configuration comes from a file as well, which no flag parser has seen."""
+    with pytest.raises(config.ConfigError, match=f"--{field}={value}.*{known}"):
+        config.Config(**{field: value})
+
+
+def test_steps_and_epochs_are_one_too_many():
+    expected = "--steps=10 and --epochs=2.5 both say how long.*give one of them.*=0"
+    with pytest.raises(config.ConfigError, match=expected):
+        parse("--steps=10", "--epochs=2.5")
+
+
+@pytest.mark.parametrize("sign", ["[", "]", "*", "?"])
+def test_a_run_dir_that_tensorflow_takes_for_a_pattern_is_refused(sign):
+    name = f"runs/lr{sign}1"
+    expected = re.escape(f"--run_dir={name} has a {sign!r} in it: TensorFlow takes")
+    expected += ".*Choose a name without"
+    with pytest.raises(config.ConfigError, match=expected):
+        config.Config(run_dir=name)
+
+
+def test_a_best_that_is_no_rule_is_told_by_its_flag():
+    expected = "--best: 'accuracy' does not say what is best. Expected name:min"
+    with pytest.raises(config.ConfigError, match=expected):
+        parse("--best=loss:min", "--best=accuracy")
+
+
+def test_choices_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.Config().steps = 5
+
+
+@pytest.mark.parametrize(
+    ("choices", "directory"),
+    [
+        ({"task": "digits"}, "runs/digits"),
+        ({"task": "digits", "run_dir": "/data/a"}, "/data/a"),
+        ({"task": "my.shop:Prices"}, "runs/Prices"),
+        ({"run_dir": "a"}, "a"),
+    ],
+)
+def test_the_run_directory_is_the_given_one_or_the_tasks_own(choices, directory):
+    assert config.Config(**choices).directory() == pathlib.Path(directory)
+
+
+def test_a_command_that_names_neither_task_nor_directory_is_told_what_to_give():
+    expected = "nothing says what to train.*give --task=NAME, .* or --run_dir=DIRECTORY"
+    with pytest.raises(config.ConfigError, match=expected):
+        config.Config().directory()
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "text"),
+    [
+        ("digit", ["mnist", "digits"], " Did you mean 'digits'?"),
+        ("zzz", ["b", "a"], " Known: a, b."),
+        ("", ["b", "a"], " Known: a, b."),
+        ("x", [], ""),  # rather than "Known: ."
+    ],
+)
+def test_a_suggestion_is_the_closest_word_or_all_of_them(word, known, text):
+    assert config.suggest(word, iter(known)) == text

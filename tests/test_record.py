@@ -1,0 +1,222 @@
+import json
+import re
+
+import pytest
+from absl import flags
+
+from trainer import config, record
+
+SETTINGS = {"width": 64, "rate": 0.001, "on": True, "decay": None, "sizes": [1, 2]}
+FACTS = {"train_data": "100 examples"}
+
+
+def choose(run_dir, **choices):
+    return config.Config(**({"task": "digits", "run_dir": str(run_dir)} | choices))
+
+
+def start(run_dir, settings=SETTINGS, facts=FACTS, **choices):
+    noted = record.settle(choose(run_dir, **choices), settings, facts)
+    record.write(run_dir, noted)
+    return noted
+
+
+def refused(text):
+    return pytest.raises(config.ConfigError, match=f"(?s){text}")
+
+
+def test_a_new_directory_leaves_a_command_as_it_is(tmp_path):
+    choices = choose(tmp_path / "new", steps=5)
+    assert record.complete(choices, {"task", "run_dir", "steps"}) == choices
+    assert record.settle(choices, SETTINGS, FACTS).changes == ()
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_command_without_a_directory_is_left_to_say_so_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert record.complete(config.Config(), set()) == config.Config()
+
+
+def test_what_was_written_is_read_back(tmp_path):
+    noted = start(tmp_path, steps=5, best=("loss:min",))
+    assert record.read(tmp_path / "config.json") == noted
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"config.json", "run.flags"}
+
+
+def test_what_is_left_unsaid_is_taken_from_the_run(tmp_path):
+    start(tmp_path, steps=5, batch_size=8, best=("loss:min",), deterministic=False)
+    whole = record.complete(config.Config(run_dir=str(tmp_path)), {"run_dir"})
+    assert (whole.task, whole.steps, whole.batch_size) == ("digits", 5, 8)
+    assert (whole.best, whole.deterministic) == (("loss:min",), False)
+    texts = ("width=64", "rate=0.001", "on=True", "decay=None", "sizes=1,2")
+    assert whole.set == texts
+
+
+def test_what_is_said_counts_more_than_the_run_even_if_it_is_the_default(tmp_path):
+    start(tmp_path, batch_size=8, keep_recent=9)
+    whole = record.complete(choose(tmp_path, batch_size=64), {"run_dir", "batch_size"})
+    assert (whole.batch_size, whole.keep_recent) == (64, 9)
+
+
+def test_a_setting_of_the_command_comes_after_those_of_the_run(tmp_path):
+    start(tmp_path)
+    whole = record.complete(choose(tmp_path, set=("width=9",)), {"run_dir", "set"})
+    assert whole.set[-1] == "width=9"
+    assert "rate=0.001" in whole.set
+
+
+@pytest.mark.parametrize(
+    ("before", "said"), [("steps", "epochs"), ("epochs", "steps"), ("steps", "steps")]
+)
+def test_a_new_length_replaces_the_old_however_it_is_said(tmp_path, before, said):
+    start(tmp_path, **{before: 5})
+    whole = record.complete(choose(tmp_path, **{said: 7}), {"run_dir", said})
+    lengths = {"steps": 0, "epochs": 0.0} | {said: 7}
+    assert {"steps": whole.steps, "epochs": whole.epochs} == lengths
+
+
+def test_a_directory_of_another_task_is_refused(tmp_path):
+    start(tmp_path)
+    with refused("holds a run of the task 'digits', not 'mnist'. Give another --run"):
+        record.complete(choose(tmp_path, task="mnist"), {"run_dir", "task"})
+
+
+def test_the_same_choices_again_change_nothing(tmp_path):
+    noted = start(tmp_path, steps=5, best=("loss:min",))
+    assert start(tmp_path, steps=5, best=("loss:min",), resume="require") == noted
+
+
+def test_a_choice_that_the_numbers_depend_on_is_refused_with_both_values(tmp_path):
+    start(tmp_path, seed=1)
+    before = (tmp_path / "config.json").read_bytes()
+    lines = "  batch_size: 64 there, 32 here\n  seed: 1 there, 2 here\n"
+    lines += "  train_data: '100 examples' there, '99 examples' here\n"
+    lines += "  width: 64 there, 65 here\n"
+    names = ["batch_size", "seed", "train_data", "width"]
+    allow = " ".join(f"--allow_change={name}" for name in names)
+    text = f"holds a run that was started with other choices:\n{lines}.*--run_dir.*"
+    other = (SETTINGS | {"width": 65}, {"train_data": "99 examples"})
+    with refused(f"{text}{allow}$"):
+        start(tmp_path, *other, seed=2, batch_size=32)
+    with refused("choices:\n  width: 64 there, 65 here\n.*: --allow_change=width$"):
+        start(tmp_path, *other, seed=2, batch_size=32, allow_change=tuple(names[:3]))
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["seed", "train_data"])
+def test_a_hyperparameter_called_like_something_else_is_told_apart(tmp_path, name):
+    start(tmp_path, {name: 1})
+    with refused(rf"  set\.{name}: 1 there, 2 here\n"):
+        start(tmp_path, {name: 2})
+    with refused("  train_data: '100 examples' there, '99 examples' here"):
+        start(tmp_path, {name: 1}, {"train_data": "99 examples"})
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "text"),
+    [
+        ({"a": 1}, {"a": 1, "b": 2}, "b: None there, 2 here"),
+        ({"a": 1, "b": 2}, {"a": 1}, "b: 2 there, None here"),
+        ({"a": 1}, {"a": "1"}, "a: 1 there, '1' here"),
+        ({"a": (1, 2)}, {"a": (2, 1)}, r"a: \[1, 2\] there, \[2, 1\] here"),
+    ],
+)
+def test_a_task_that_has_changed_is_noticed(tmp_path, there, here, text):
+    start(tmp_path, there)
+    with refused(text):
+        start(tmp_path, here)
+
+
+def test_changes_are_kept_with_their_time_and_both_values(tmp_path):
+    start(tmp_path, steps=5)
+    for _ in range(2):
+        start(tmp_path, steps=7)
+    start(tmp_path, steps=7, seed=3, keep_recent=1, allow_change=("seed",))
+    first, second = record.read(tmp_path / "config.json").changes
+    assert first.pop("time") <= second.pop("time")
+    assert first == {"steps": [5, 7]}
+    assert second == {"keep_recent": [3, 1], "seed": [0, 3]}
+
+
+def test_each_time_a_run_goes_back_is_kept_beside_its_changes(tmp_path):
+    noted = start(tmp_path, steps=5).gone_back("step:3", 3).gone_back("best", 2)
+    record.write(tmp_path, noted)
+    start(tmp_path, steps=7)
+    after = record.read(tmp_path / "config.json")
+    went = [(entry["asked"], entry["step"]) for entry in after.lineages]
+    assert went == [("step:3", 3), ("best", 2)]
+    assert after.changes[0]["steps"] == [5, 7]
+
+
+def test_the_digest_is_of_what_the_numbers_depend_on(tmp_path):
+    def digest(settings=SETTINGS, facts=FACTS, **choices):
+        return record.settle(choose(tmp_path, **choices), settings, facts).digest
+
+    turned = dict(reversed(SETTINGS.items()))
+    assert digest() == digest(turned, steps=9, keep_recent=1, resume="never")
+    others = {digest(seed=1), digest(SETTINGS | {"width": 1}), digest(facts={})}
+    assert len(others | {digest()}) == 4
+
+
+@pytest.mark.parametrize(
+    "text", ["a=b", "two words", "#1", '"quoted"', "ü", "", "--steps=3"]
+)
+def test_the_flagfile_repeats_the_run(tmp_path, text):
+    rules = ("loss:min", "accuracy:max:3")
+    choices = {"epochs": 2.5, "seed": 7, "best": rules, "deterministic": False}
+    start(tmp_path, {"text": text, "width": 3}, **choices)
+    values = flags.FlagValues()
+    config.define_flags(values)
+    values(["run.py", f"--flagfile={tmp_path / 'run.flags'}", "--run_dir=elsewhere"])
+    expected = choose("elsewhere", set=(f"text={text}", "width=3"), **choices)
+    assert config.from_flags(values) == expected
+
+
+WHOLE = b"""{"choices": {"task": "a", "set": {}, "facts": {}},
+ "changes": [], "lineages": []}"""
+DAMAGED = {
+    "empty": b"",
+    "truncated": WHOLE[:30],
+    "not UTF-8": b"\xff\xfe",
+    "list": b"[]",
+    "no choices": b'{"changes": [], "lineages": []}',
+    "choices are a list": b'{"choices": [], "changes": [], "lineages": []}',
+    "unknown choice": WHOLE.replace(b'"task"', b'"depth": 3, "task"'),
+    "no changes": WHOLE.replace(b'"changes": [],', b""),
+    "no task": WHOLE.replace(b'"a"', b"null"),
+    "settings are a list": WHOLE.replace(b'"set": {}', b'"set": []'),
+    "very deep": b"[" * 200_000,
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_configuration_is_told_with_its_path(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(WHOLE)
+    assert record.read(tmp_path / "config.json").choices["task"] == "a"
+    (tmp_path / "config.json").write_bytes(content)
+    place = re.escape(str(tmp_path / "config.json"))
+    expected = f"{place} is not the configuration of a run .*Bring back the file, or"
+    with refused(expected):
+        record.complete(choose(tmp_path), {"run_dir"})
+    with refused(expected):
+        record.settle(choose(tmp_path), SETTINGS, FACTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", "many"),
+        ("batch_size", None),
+        ("best", [5]),
+        ("batch_size", 32.5),
+        ("deterministic", "no"),
+        ("on_nonfinite", "rewnd"),
+    ],
+)
+def test_a_value_that_no_flag_could_have_is_not_taken(tmp_path, name, value):
+    start(tmp_path)
+    body = json.loads((tmp_path / "config.json").read_text())
+    body["choices"][name] = value
+    (tmp_path / "config.json").write_text(json.dumps(body))
+    with refused(rf"config\.json|--{name}"):
+        record.complete(choose(tmp_path), {"run_dir"})
