@@ -81,9 +81,14 @@ class Reporter:
                 "", total=self._total_steps, completed=step, said=""
             )
 
-    def describe(self, hyperparameters: Mapping[str, Any], flags: str) -> None:
-        """Writes the hyperparameters and the flags of the run, once a run."""
-        with self._writer(TRAIN).as_default(step=0):
+    def describe(
+        self, hyperparameters: Mapping[str, Any], flags: str, *, kind: str
+    ) -> None:
+        """Writes the hyperparameters and the flags of the run, once a run.
+
+        TensorBoard's table of hyperparameters shows beside them the metrics of `kind`.
+        """
+        with self._writer(kind).as_default(step=0):
             hparams.hparams(
                 {
                     name: value if isinstance(value, bool | int | float) else str(value)

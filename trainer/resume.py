@@ -21,6 +21,7 @@ from trainer import (
     manifest,
     parts,
     record,
+    reporting,
     stream,
 )
 from trainer import task as contract
@@ -97,7 +98,11 @@ def _resume(run: parts.Run, task: contract.Task) -> None:
     if found is None:
         if run.choices.init_from:
             _take_weights(run)
-        run.reporter.describe(task.hyperparameters(), record.as_flags(run.record))
+        run.reporter.describe(
+            task.hyperparameters(),
+            record.as_flags(run.record),
+            kind=reporting.EVAL if run.evaluation else reporting.TRAIN,
+        )
         logging.info("training %s from scratch to step %d", directory, total)
         return
     logging.info("resumed %s at step %d of %d", directory, found.step, total)

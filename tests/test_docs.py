@@ -1,0 +1,66 @@
+"""What README.md and BUILD.md show is run, and what they name exists."""
+
+import dataclasses
+import pathlib
+import re
+import subprocess
+import sys
+
+from trainer import config
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BUILD = (ROOT / "BUILD.md").read_text(encoding="utf-8")
+
+
+def example(name):
+    """The code that README.md marks as a test of that name."""
+    pattern = rf"<!-- test: {re.escape(name)} -->\n```python\n(.*?)```"
+    return re.search(pattern, README, re.DOTALL)[1]
+
+
+def run(*arguments, cwd):
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_the_task_of_the_readme_trains_from_another_directory(tmp_path):
+    (tmp_path / "rings.py").write_text(example("rings.py"))
+    arguments = ["--task=rings:Rings", "--set=width=64", "--epochs=20"]
+    done = run(ROOT / "run.py", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    best = re.search(r"best .*\(accuracy (\S+)\)", done.stdout)
+    assert float(best[1]) > 0.95
+    assert (tmp_path / "runs" / "Rings" / "recent" / "checkpoint").exists()
+
+
+def test_a_checkpoint_is_read_with_the_lines_of_the_readme(reference, tmp_path):
+    """The lines name the run directory of the main job: one is linked there."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "digits").symlink_to(reference.directory)
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    (tmp_path / "trainer").symlink_to(ROOT / "trainer")
+    check = """
+from trainer import data
+valid = data.split(Digits().sources(), "valid")
+batch = valid.gather(tf.range(len(valid), dtype=tf.int64))
+right = tf.argmax(model(batch["image"]), 1) == tf.cast(batch["label"], tf.int64)
+print(float(tf.reduce_mean(tf.cast(right, tf.float64))))
+"""
+    (tmp_path / "read.py").write_text(example("open") + check)
+    done = run("read.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) > 0.5
+
+
+def test_every_module_has_its_line_in_the_build_document():
+    named = set(re.findall(r"^\| `(\w+)` \|", BUILD, re.MULTILINE))
+    modules = {path.stem for path in (ROOT / "trainer").glob("*.py")} - {"__init__"}
+    assert named == modules
+
+
+def test_the_documents_name_only_flags_that_exist():
+    flags = {field.name for field in dataclasses.fields(config.Config)}
+    flags |= {"flagfile", "flag", "help", "logdir"}
+    named = set(re.findall(r"(?<![\w-])--([a-z_]+)", README + BUILD))
+    assert named <= flags
