@@ -32,6 +32,7 @@ from trainer import task as contract
 
 # A stop request waits for one chunk of steps.
 _CHUNK_SECS = 0.5
+_HIGH_OVERHEAD_PERCENT = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +87,7 @@ def _train(run: parts.Run) -> Outcome:
     first = step = int(run.state.step.numpy())
     unsaved = False
     chunk = 1  # the first one shows how long a step takes
+    run.saver.begin(step)
     run.reporter.begin(step)
     while True:
         unsaved |= _report(run, step)
@@ -270,6 +272,14 @@ def _look_after_save(run: parts.Run, *, wait: bool = False) -> bool:
         return first
     if cost is not None:
         run.reporter.saved(cost.step, cost.scalars())
+        if cost.overhead_percent > _HIGH_OVERHEAD_PERCENT:
+            logging.log_first_n(
+                logging.WARNING,
+                "saving takes %.1f %% of the time: save less often, or leave it to "
+                "--save_overhead (--save_every_steps=0 --save_every_secs=0)",
+                1,
+                cost.overhead_percent,
+            )
     return False
 
 

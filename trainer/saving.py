@@ -33,6 +33,8 @@ class Cost:
       wait_secs: of the training thread, for the save before.
       write_secs: behind the training thread.
       bytes: on disk.
+      since_secs: from the save before, or the start, to this one.
+      since_steps: trained in that time, and at risk until this save was done.
     """
 
     step: int
@@ -40,6 +42,13 @@ class Cost:
     wait_secs: float
     write_secs: float
     bytes: int
+    since_secs: float
+    since_steps: int
+
+    @property
+    def overhead_percent(self) -> float:
+        """What training paid for this save, of the time since the save before."""
+        return 100 * (self.stall_secs + self.wait_secs) / max(self.since_secs, 1e-9)
 
     @property
     def total_secs(self) -> float:
@@ -54,6 +63,8 @@ class Cost:
             "write_ms": 1e3 * self.write_secs,
             "bytes": self.bytes,
             "mb_per_s": self.bytes / 1e6 / max(self.write_secs, 1e-9),
+            "overhead_percent": self.overhead_percent,
+            "steps_at_risk": self.since_steps,
         }
 
 
@@ -80,9 +91,13 @@ class Saver:
         self._running: concurrent.futures.Future[Cost] | None = None
         self._pending: manifest.Manifest | None = None
         self._cost: Cost | None = None
-        self._saved_at = self._clock()
+        self._saved_at, self._saved_step = 0.0, 0
         self._last_secs = 0.0
         self.failures = 0
+
+    def begin(self, step: int) -> None:
+        """Training goes on from `step`, which is saved or new."""
+        self._saved_at, self._saved_step = self._clock(), step
 
     def save(self, draft: manifest.Manifest) -> None:
         """Takes a snapshot of the state, which `draft` describes, and has it written.
@@ -98,6 +113,7 @@ class Saver:
         shadow.take()
         taken = self._clock()
         tree = self._state.tree if shadow.unshadowed else shadow.tree
+        since_secs, since_steps = began - self._saved_at, draft.step - self._saved_step
 
         def write() -> Cost:
             started = self._clock()
@@ -108,10 +124,12 @@ class Saver:
                 wait_secs=free - began,
                 write_secs=self._clock() - started,
                 bytes=size,
+                since_secs=since_secs,
+                since_steps=since_steps,
             )
 
         self._pending = draft
-        self._saved_at = began
+        self._saved_at, self._saved_step = began, draft.step
         self._running = self._thread.submit(write)
         if shadow.unshadowed:
             concurrent.futures.wait([self._running])

@@ -171,6 +171,11 @@ def checked_values(
                 f"{type(task).__name__}.values() returns {name!r}: a name becomes a "
                 "directory, so use letters, digits, '_', '-' and '.'."
             )
+        if name == "examples":
+            raise TaskError(
+                f"{type(task).__name__}.values() returns 'examples', which is what the "
+                "framework calls their count. Choose another name."
+            )
         value = tf.convert_to_tensor(value)
         if not value.shape.is_compatible_with([size]):
             raise TaskError(
