@@ -56,7 +56,7 @@ def start(run_dir, point):
         faults.VARIABLE: point,
         "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
     }
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", code, str(run_dir)]
     return subprocess.run(command, env=environment, check=False).returncode
 
 
