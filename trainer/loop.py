@@ -141,12 +141,14 @@ def _rewind(run: parts.Run, error: steps.NonFiniteError) -> None:
     All of it follows from the state, so a run that is killed here does it again.
     """
     bad = int(run.state.step.numpy())
+    skipped = int(run.state.skipped.numpy())
+    rewinds = run.state.progress.get("rewinds", 0) + 1
     run.saver.wait()
     found = resume.restore(run)
     if found is None:
         raise error
-    run.state.skipped.assign_add(bad - found.step)
-    rewinds = run.state.progress.get("rewinds", 0) + 1
+    # The checkpoint knows nothing of the rewinds since it was made.
+    run.state.skipped.assign(skipped + bad - found.step)
     run.state.progress["rewinds"] = rewinds
     logging.warning(
         "rewound to step %d, past the data of %d steps (rewind %d of %d): %s",
@@ -230,24 +232,26 @@ def _save_is_due(run: parts.Run, step: int) -> bool:
 
 def _save(run: parts.Run, step: int) -> None:
     """Has the state saved; waits for the save before, if that is still going on."""
-    _look_after_save(run, wait=True)
     run.reporter.flush()
-    run.saver.save(
-        manifest.Manifest(
-            step=step,
-            metrics=_metrics_at(run, step),
-            files={},
-            variables=run.state.describe(),
-            records=run.state.progress.get("records", {}),
-            config_digest=run.record.digest,
-            events=events.sizes(run.choices.directory() / "summaries"),
-            lineage=len(run.record.lineages),
-            parent=run.record.lineages[-1]["step"] if run.record.lineages else None,
-            inexact=run.inexact,
-            created=round(time.time(), 3),
-            versions=parts.versions(),
-        )
+    draft = manifest.Manifest(
+        step=step,
+        metrics=_metrics_at(run, step),
+        files={},
+        variables=run.state.describe(),
+        records=run.state.progress.get("records", {}),
+        config_digest=run.record.digest,
+        events=events.sizes(run.choices.directory() / "summaries"),
+        lineage=len(run.record.lineages),
+        parent=run.record.lineages[-1]["step"] if run.record.lineages else None,
+        inexact=run.inexact,
+        created=round(time.time(), 3),
+        versions=parts.versions(),
     )
+    try:
+        run.saver.save(draft)
+    except checkpoints.SaveError as error:  # of the save before; nothing was begun
+        _note_failure(run, error)
+        run.saver.save(draft)
 
 
 def _look_after_save(run: parts.Run, *, wait: bool = False) -> bool:
@@ -264,12 +268,7 @@ def _look_after_save(run: parts.Run, *, wait: bool = False) -> bool:
             run.saver.wait()
         cost = run.saver.finished()
     except checkpoints.SaveError as error:
-        first = run.saver.failures == 1
-        if not first and run.choices.on_save_error == "stop":
-            raise
-        what = "Trying again." if first else "Training goes on (--on_save_error)."
-        logging.error("%s %s", error, what)
-        return first
+        return _note_failure(run, error)
     if cost is not None:
         run.reporter.saved(cost.step, cost.scalars())
         if cost.overhead_percent > _HIGH_OVERHEAD_PERCENT:
@@ -281,6 +280,16 @@ def _look_after_save(run: parts.Run, *, wait: bool = False) -> bool:
                 cost.overhead_percent,
             )
     return False
+
+
+def _note_failure(run: parts.Run, error: checkpoints.SaveError) -> bool:
+    """Raises if this is the end of the run; says whether to try again at once."""
+    first = run.saver.failures == 1
+    if not first and run.choices.on_save_error == "stop":
+        raise error
+    what = "Trying again." if first else "Training goes on (--on_save_error)."
+    logging.error("%s %s", error, what)
+    return first
 
 
 def _finish_saving(run: parts.Run, step: int) -> None:

@@ -127,7 +127,6 @@ class EvaluationLoop:
         self._task = task
         self._networks = networks
         self._batches = batches
-        self._run = tf.function(self._add_batch)
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
@@ -137,19 +136,32 @@ class EvaluationLoop:
         )
         return tuple(sorted(traced.structured_outputs))
 
-    def trace(self) -> None:
-        """Traces what `run` runs, if that is still to be done."""
+    @functools.cache  # noqa: B019  a loop lives as long as its run
+    def trace(self) -> Any:
+        """What `run` runs on each batch, as a concrete function; nothing is run."""
         sums = {name: tf.TensorSpec([], tf.float64) for name in self._sums}
-        self._run.get_concrete_function(*self._batches.element_spec, sums)
+        function = tf.function(self._add_batch)
+        return function.get_concrete_function(*self._batches.element_spec, sums)
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-        """The means by name, or None if `stop()` became true on the way."""
+        """The means by name, or None if `stop()` became true on the way.
+
+        What a network moves when it is called, such as the state of a recurrent layer
+        or a generator, is put back: an evaluation leaves no trace in the training.
+        """
+        add = self.trace()
+        movable = [v for v in add.graph.variables if not v.trainable]
+        before = [variable.read_value() for variable in movable]
         sums = {name: tf.constant(0.0, tf.float64) for name in self._sums}
-        for batch, counts in self._batches:
-            if stop():
-                return None
-            faults.point("evaluation")
-            sums = self._run(batch, counts, sums)
+        try:
+            for batch, counts in self._batches:
+                if stop():
+                    return None
+                faults.point("evaluation")
+                sums = add(batch, counts, sums)
+        finally:
+            for variable, value in zip(movable, before, strict=True):
+                variable.assign(value)
         examples = float(sums["examples"].numpy())
         return {name: float(sums[name].numpy()) / examples for name in self.names}
 
