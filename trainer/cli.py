@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from absl import flags
 
-from trainer import answers, commands, config, record, terminal
+from trainer import answers, catalog, commands, config, record, terminal
 
 _COMMANDS: Mapping[str, Callable[[config.Config, str], int]] = {
     "train": commands.train,
@@ -61,7 +61,7 @@ def main(argv: Sequence[str], *, package: str) -> int:
         choices = record.complete(config.from_flags(values), given)
         debug = choices.debug
         return _COMMANDS[command](choices, package)
-    except (config.ConfigError, flags.Error) as error:
+    except (config.ConfigError, catalog.NoCheckpointError, flags.Error) as error:
         return _tell(error, debug, terminal.WRONG)
     except KeyboardInterrupt:
         return 130

@@ -12,11 +12,16 @@ def evaluate(
     """The means of the task's values over every example of `choices.split`.
 
     Raises:
-      data.DataError: the task has no such split.
+      config.ConfigError: the task has no such split.
       checkpoints.DamagedCheckpointError: the files are not what was committed.
       compatibility.IncompatibleCheckpointError: the networks are not those of the task.
     """
     sources = task.sources()
+    if choices.split not in sources:
+        raise config.ConfigError(
+            f"--split={choices.split}: the task has no such split."
+            f"{config.suggest(choices.split, sources)}"
+        )
     split = data.split(sources, choices.split)
     training = parts.training_input(choices, task, sources)
     current = state.build(task, training.batch, seed=choices.seed)

@@ -63,7 +63,6 @@ class State:
         optimizers: Mapping[str, keras.optimizers.Optimizer],
         value_names: Iterable[str],
         extra: Mapping[str, Any],
-        seed: int,
         iterator: Any = None,
     ) -> None:
         items = contract.network_items(networks)
@@ -82,15 +81,13 @@ class State:
         }
         self.progress: dict[str, Any] = {}
         self._packed = tf.Variable("{}", dtype=tf.string, name="progress")
-        generator = tf.random.Generator.from_seed(seed, alg="philox")
-        tf.random.set_global_generator(generator)
         children: dict[str, Any] = {
             "step": self.step,
             "skipped": self.skipped,
             "progress": self._packed,
-            "generator": generator,
+            "random": tf.random.get_global_generator(),
             # What keras.random draws from where no seed is given; not public.
-            "keras_generator": seed_generator.global_seed_generator().state,
+            "keras_random": seed_generator.global_seed_generator().state,
             "totals": self.totals,
             "task": {name: _trackable(name, one) for name, one in extra.items()},
         }
@@ -239,6 +236,8 @@ def build(
     # Names of layers count up in a process; begun anew, they are the same in each.
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
+    generator = tf.random.Generator.from_seed(seed, alg="philox")
+    tf.random.set_global_generator(generator)
     networks = task.networks()
 
     def trace(step: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -261,7 +260,6 @@ def build(
         optimizers=optimizers,
         value_names=value_names,
         extra=task.state(networks),
-        seed=seed,
         iterator=iterator,
     )
 

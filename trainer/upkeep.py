@@ -239,7 +239,9 @@ def record_state(directory: pathlib.Path, steps: Sequence[int]) -> None:
     lines += [
         f'all_model_checkpoint_paths: "{manifest.PREFIX}-{step}"' for step in steps
     ]
-    storage.write_atomically(directory / "checkpoint", "\n".join(lines) + "\n")
+    path, text = directory / "checkpoint", "\n".join(lines) + "\n"
+    if not path.exists() or path.read_bytes() != text.encode():
+        storage.write_atomically(path, text)
 
 
 def _values(entries: Iterable[catalog.Entry], rule: retention.Best) -> dict[int, float]:
