@@ -1,0 +1,41 @@
+"""Finished runs that many tests read and none changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import processes
+import pytest
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """A run that nobody interrupted.
+
+    Attributes:
+      arguments: repeat it elsewhere, with another `--run_dir`.
+      directory: the run directory; it is called `run`.
+      result: of the process that trained it.
+    """
+
+    arguments: tuple[str, ...]
+    directory: pathlib.Path
+    result: processes.Result
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory):
+    """Digits, a few epochs. Its largest loss is the first, older than all recent."""
+    arguments = (
+        processes.DIGITS,
+        "--steps=120",
+        "--evaluate_every_steps=20",
+        "--save_every_steps=20",
+        "--best=accuracy:max",
+        "--best=loss:max",
+    )
+    cwd = tmp_path_factory.mktemp("reference")
+    result = processes.run(*arguments, "--run_dir=run", cwd=cwd)
+    assert result.code == 0, result.stderr
+    return Reference(arguments, cwd / "run", result)

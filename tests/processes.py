@@ -1,0 +1,116 @@
+"""Runs `run.py` as its users do: as a process of its own.
+
+result = processes.run("list", "--run_dir=run", cwd=tmp_path)
+with processes.started("--task=digits", cwd=tmp_path) as child:
+    child.wait_for("evaluated")
+    child.send(signal.SIGKILL)
+    result = child.finish()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from typing import IO
+
+PROJECT = pathlib.Path(__file__).resolve().parents[1]
+DIGITS = f"--flagfile={PROJECT / 'models' / 'digits.flags'}"
+_PATIENCE_SECS = 120
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a process ended; a signal is a negative code."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: str, cwd: pathlib.Path, python: Sequence[str] = ()) -> Result:
+    """Runs `run.py` to its end; `python` are options of the interpreter."""
+    done = subprocess.run(
+        _command(arguments, python),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=_PATIENCE_SECS,
+        check=False,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+class Child:
+    """A running `run.py`. Its log is read all the while, so it never waits for us."""
+
+    def __init__(self, process: subprocess.Popen[str], stdout: IO[str]) -> None:
+        self._process = process
+        self._stdout = stdout
+        self._log: list[str] = []
+        self._unseen: queue.Queue[str | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait_for(self, text: str, count: int = 1) -> None:
+        """Returns when `text` was in `count` more lines of the log."""
+        while count:
+            line = self._unseen.get(timeout=_PATIENCE_SECS)
+            if line is None:
+                raise AssertionError(
+                    f"it ended without {text!r}:\n{''.join(self._log)}"
+                )
+            count -= text in line
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def finish(self) -> Result:
+        """Waits for its end."""
+        code = self._process.wait(timeout=_PATIENCE_SECS)
+        self._reader.join(timeout=_PATIENCE_SECS)
+        self._stdout.seek(0)
+        return Result(code, self._stdout.read(), "".join(self._log))
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self._log.append(line)
+            self._unseen.put(line)
+        self._unseen.put(None)
+
+
+@contextlib.contextmanager
+def started(*arguments: str, cwd: pathlib.Path) -> Iterator[Child]:
+    """Starts `run.py`; kills it if it is still there in the end."""
+    with (
+        tempfile.TemporaryFile("w+") as stdout,
+        subprocess.Popen(
+            _command(arguments),
+            cwd=cwd,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        child = Child(process, stdout)
+        try:
+            yield child
+        finally:
+            process.kill()
+            child.finish()
+
+
+def _command(arguments: Sequence[str], python: Sequence[str] = ()) -> list[str]:
+    return [sys.executable, *python, str(PROJECT / "run.py"), *arguments]
