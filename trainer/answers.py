@@ -63,7 +63,7 @@ def diff(choices: config.Config, package: str) -> int:
 
 
 def verify(choices: config.Config, package: str) -> int:
-    """re-reads every byte against the manifests; exit 0 only if all is well"""
+    """Re-reads every byte against the manifests; exit 0 only if all is well"""
     del package
     rows = inspection.verify(choices.directory())
     if choices.format == "json":

@@ -271,13 +271,13 @@ def _look_after_save(run: parts.Run, *, wait: bool = False) -> bool:
         return _note_failure(run, error)
     if cost is not None:
         run.reporter.saved(cost.step, cost.scalars())
-        if cost.overhead_percent > _HIGH_OVERHEAD_PERCENT:
+        if run.saver.overhead_percent > _HIGH_OVERHEAD_PERCENT:
             logging.log_first_n(
                 logging.WARNING,
                 "saving takes %.1f %% of the time: save less often, or leave it to "
                 "--save_overhead (--save_every_steps=0 --save_every_secs=0)",
                 1,
-                cost.overhead_percent,
+                run.saver.overhead_percent,
             )
     return False
 

@@ -78,7 +78,7 @@ class Reporter:
         if self._style == "bar":
             self._bar = self._exit.enter_context(_make_bar())
             self._bar_task = self._bar.add_task(
-                "", total=self._total_steps, completed=step, said=""
+                "", total=self._total_steps, completed=step, rate="", said=""
             )
 
     def describe(
@@ -119,7 +119,7 @@ class Reporter:
                 steps_per_sec,
                 _duration(left),
             )
-        self._say(f"{_listed(means)} {self._best}")
+        self._say(f"{_listed(means)} {self._best}", rate=f"{steps_per_sec:.0f} steps/s")
 
     def evaluation(
         self, step: int, metrics: Mapping[str, float], best: Mapping[str, Any]
@@ -155,9 +155,9 @@ class Reporter:
         for writer in self._writers.values():
             writer.flush()
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, **fields: Any) -> None:
         if self._bar is not None:
-            self._bar.update(self._bar_task, said=text)
+            self._bar.update(self._bar_task, said=text, **fields)
 
     def _steps_per_sec(self, step: int) -> float:
         last, then = self._mark
@@ -180,7 +180,7 @@ def _make_bar() -> rich.progress.Progress:
     return rich.progress.Progress(
         rich.progress.BarColumn(bar_width=24),
         rich.progress.MofNCompleteColumn(),
-        rich.progress.TaskProgressColumn(show_speed=True, text_format_no_percentage=""),
+        rich.progress.TextColumn("{task.fields[rate]}"),
         rich.progress.TimeRemainingColumn(),
         rich.progress.TextColumn("{task.fields[said]}"),
         console=rich.console.Console(stderr=True),

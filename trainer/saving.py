@@ -21,6 +21,7 @@ from absl import logging
 from trainer import checkpoints, manifest, snapshot, state
 
 _MAX_SECS = 600.0
+_FEW_SAVES = 5  # the first one also builds the shadow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,13 +92,24 @@ class Saver:
         self._running: concurrent.futures.Future[Cost] | None = None
         self._pending: manifest.Manifest | None = None
         self._cost: Cost | None = None
-        self._saved_at, self._saved_step = 0.0, 0
+        self._began_at = self._saved_at = 0.0
+        self._saved_step = self._saves = 0
+        self._paid_secs = 0.0
         self._last_secs = 0.0
         self.failures = 0
 
     def begin(self, step: int) -> None:
         """Training goes on from `step`, which is saved or new."""
-        self._saved_at, self._saved_step = self._clock(), step
+        self._began_at = self._saved_at = self._clock()
+        self._saved_step = step
+        self._paid_secs, self._saves = 0.0, 0
+
+    @property
+    def overhead_percent(self) -> float:
+        """What training paid for all saves; 0 as long as there were but a few."""
+        if self._saves < _FEW_SAVES:
+            return 0.0
+        return 100 * self._paid_secs / max(self._clock() - self._began_at, 1e-9)
 
     def save(self, draft: manifest.Manifest) -> None:
         """Takes a snapshot of the state, which `draft` describes, and has it written.
@@ -196,6 +208,8 @@ class Saver:
         self.failures += 1
         self._cost = running.result()
         self.failures = 0
+        self._saves += 1
+        self._paid_secs += self._cost.stall_secs + self._cost.wait_secs
         self._last_secs = self._cost.total_secs
 
     def _told(self) -> Cost | None:
