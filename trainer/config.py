@@ -186,7 +186,8 @@ class Config:
             minimum, maximum = field.metadata["minimum"], field.metadata["maximum"]
             if minimum is None or (minimum <= value <= maximum and value < math.inf):
                 continue
-            upper = "or more, finite" if maximum == math.inf else f"to {maximum}"
+            more = "or more, finite" if type(field.default) is float else "or more"
+            upper = more if maximum == math.inf else f"to {maximum}"
             raise ConfigError(
                 f"--{field.name}={value} is out of range: expected {minimum} {upper}."
             )

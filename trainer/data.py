@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
@@ -22,6 +23,8 @@ import tensorflow as tf
 from trainer import task as contract
 
 _CIPHER_ROUNDS = 8
+# With fewer, the images of neighbouring numbers are correlated.
+_MIXING_ROUNDS = 24
 _UNIFORM_BITS = 24  # all that a float32 in [0, 1) can hold
 
 
@@ -38,6 +41,12 @@ class Arrays:
     """
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:
+        for name, array in arrays.items():
+            if not np.shape(array):
+                raise DataError(
+                    f"{name!r} is a single value; expected an array with one entry an "
+                    "example."
+                )
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) != 1 or 0 in lengths.values():
             raise DataError(
@@ -66,20 +75,34 @@ def npz(path: str | pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]
     """
     wanted = ", ".join(names)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             if missing := [name for name in names if name not in file]:
                 raise DataError(
                     f"{path} has no array {missing[0]!r}; it has "
                     f"{', '.join(sorted(file)) or 'none'}. Expected {wanted}."
                 )
-            return {name: file[name] for name in names}
+            arrays = {name: file[name] for name in names}
+            for name, array in arrays.items():
+                if not isinstance(array, np.ndarray):
+                    raise DataError(
+                        f"{path} cannot be read as an .npz with the arrays {wanted}: "
+                        f"{name!r} is no array."
+                    )
+            return arrays
     except DataError:
         raise
     except FileNotFoundError:
         raise DataError(
             f"there is no file {path}. Expected an .npz with the arrays {wanted}."
         ) from None
-    except (OSError, ValueError, EOFError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+    ) as error:
         raise DataError(
             f"{path} cannot be read as an .npz with the arrays {wanted}: {error}"
         ) from error
@@ -191,12 +214,7 @@ def uniform(seeds: tf.Tensor, shape: Sequence[int] = ()) -> tf.Tensor:
     count = math.prod(shape)
     rows = tf.shape(seeds)[0]
     keys = tf.pad(tf.bitcast(seeds, tf.uint32), [[0, 0], [0, 1]])
-    bits = tf.raw_ops.RandomIndexShuffle(
-        index=tf.tile(tf.range(count, dtype=tf.int64), [rows]),
-        seed=tf.repeat(keys, count, axis=0),
-        max_index=tf.constant((1 << _UNIFORM_BITS) - 1, tf.int64),
-        rounds=_CIPHER_ROUNDS,
-    )
+    bits = _mixed(keys, count) // 2 ** (63 - _UNIFORM_BITS)
     numbers = tf.cast(bits, tf.float32) * 2.0**-_UNIFORM_BITS
     return tf.reshape(numbers, tf.concat([[rows], tf.constant(shape, tf.int32)], 0))
 
@@ -204,7 +222,23 @@ def uniform(seeds: tf.Tensor, shape: Sequence[int] = ()) -> tf.Tensor:
 def _keys(seed: int, epochs: tf.Tensor) -> tf.Tensor:
     """uint32 `[B, 3]`, as RandomIndexShuffle takes its seeds: one a row.
 
-    The last column keeps them apart from the keys of `uniform`.
+    For a small source the cipher uses only the low bits of each word, so seed and epoch
+    are mixed into all of them first; the last column keeps the keys of `uniform` apart.
     """
+    rows = tf.shape(epochs)[0]
     seeds, ones = tf.ones_like(epochs) * seed, tf.ones_like(epochs)
-    return tf.cast(tf.stack([seeds, epochs, ones], axis=1), tf.uint32)
+    plain = tf.cast(tf.stack([seeds, epochs, ones], axis=1), tf.uint32)
+    return tf.cast(tf.reshape(_mixed(plain, 3), [rows, 3]) % 2**32, tf.uint32)
+
+
+def _mixed(keys: tf.Tensor, count: int) -> tf.Tensor:
+    """`count` random numbers of 63 bits for each row of keys (uint32 `[B, 3]`).
+
+    The cipher's image of 0, 1, 2, ... in its full width, where it uses all of its key.
+    """
+    return tf.raw_ops.RandomIndexShuffle(
+        index=tf.tile(tf.range(count, dtype=tf.int64), [tf.shape(keys)[0]]),
+        seed=tf.repeat(keys, count, axis=0),
+        max_index=tf.constant(2**63 - 1, tf.int64),
+        rounds=_MIXING_ROUNDS,
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tensorflow as tf
+
 from trainer import catalog, checkpoints, config, data, parts, state, steps
 from trainer import task as contract
 
@@ -16,6 +18,8 @@ def evaluate(
       checkpoints.DamagedCheckpointError: the files are not what was committed.
       compatibility.IncompatibleCheckpointError: the networks are not those of the task.
     """
+    if choices.deterministic:
+        tf.config.experimental.enable_op_determinism()
     sources = task.sources()
     if choices.split not in sources:
         raise config.ConfigError(

@@ -173,7 +173,8 @@ def _schedule(choices: config.Config, examples: Any) -> Schedule:
         total, evaluate = choices.steps, choices.evaluate_every_steps
     else:
         epoch = len(examples) / choices.batch_size
-        total = choices.steps or math.ceil(choices.epochs * epoch)
+        # 2.2 epochs of 25 steps are 55, not the 56 of 55.00000000000001.
+        total = choices.steps or math.ceil(round(choices.epochs * epoch, 6))
         evaluate = choices.evaluate_every_steps or math.ceil(epoch)
     return Schedule(
         total=total,

@@ -19,7 +19,7 @@ from trainer import catalog, faults, manifest, retention, storage
 
 DAMAGED = ".damaged"
 _OURS = re.compile(r"ckpt-(\d+)(\.index|\.data-.*|\.json\.tmp|_temp|\..*tempstate.*)")
-_TEMPORARY = re.compile(r"checkpoint\.tmp.*|.*\.tmp")
+_TEMPORARY = re.compile(r"checkpoint\.tmp.*|ckpt-\d+\..*\.tmp")
 
 
 @final
