@@ -15,8 +15,9 @@ bare loop    `for _ in tf.range(25)` in one graph on one fixed batch: no input w
 The ways take short turns, for a minute a task, so that a busy machine slows down all of
 them alike. Tracing and filling the shuffle buffer are not measured. `steps/s` is the
 median over all turns, `min-max` the slowest and the fastest one. Compare by `of bare`
-and `of fit`: the median over rounds of the ratio to that way's turn in the same round;
-1 is as fast.
+and `of fit`: the median over rounds of the ratio to that way's turn in the same round,
+with about its standard error; 1 is as fast. Where the error is above 0.03, the machine
+was too busy: run it again.
 """
 
 from __future__ import annotations
@@ -213,19 +214,23 @@ def measure(
     return turns.rates
 
 
+def ratio(own: list[float], other: list[float]) -> str:
+    """The median ratio of the rounds and its error."""
+    quartiles = statistics.quantiles(a / b for a, b in zip(own, other, strict=True))
+    error = (quartiles[2] - quartiles[0]) / len(own) ** 0.5
+    return f"{quartiles[1]:.2f} ± {error:.2f}"
+
+
 def add_rows(table: tables.Table, title: str, rates: dict[str, list[float]]) -> None:
     """One row a way."""
     for way in _WAYS:
         own = rates[way]
-        ratios = [
-            statistics.median(a / b for a, b in zip(own, rates[other], strict=True))
-            for other in ("bare loop", "keras fit")
-        ]
         table.add_row(
             title,
             way,
             f"{statistics.median(own):.0f}",
-            *(f"{ratio:.2f}" for ratio in ratios),
+            ratio(own, rates["bare loop"]),
+            ratio(own, rates["keras fit"]),
             f"{min(own):.0f}-{max(own):.0f}",
         )
         title = ""
@@ -238,7 +243,7 @@ def main() -> None:
     for heading in ("steps/s", "of bare", "of fit", "min-max"):
         table.add_column(heading, justify="right")
     add_rows(table, "digits, batch 64", measure(digits.Digits(), 64, shift))
-    add_rows(table, "dense 28x28, batch 128", measure(Images(), 128))
+    add_rows(table, "dense, batch 128", measure(Images(), 128))
     console.Console().print(table)
 
 

@@ -23,7 +23,17 @@ import tensorflow as tf
 from absl import logging as absl_logging
 from tensorboard.backend.event_processing import event_accumulator
 
-from trainer import config, data, loop, preemption, state, task
+from trainer import (
+    checkpoints,
+    config,
+    data,
+    loop,
+    preemption,
+    retention,
+    state,
+    task,
+    upkeep,
+)
 from trainer import manifest as marks
 
 layers = keras.layers
@@ -262,6 +272,19 @@ def draft(current: state.State, step: int, **changes: Any) -> marks.Manifest:
         "versions": {"keepstep": "0.1.0"},
     }
     return marks.Manifest(**(fields | changes))
+
+
+def keeper(run_dir: pathlib.Path, *best: str, **rules: Any) -> checkpoints.Keeper:
+    """The keeper of a run directory that is made whole."""
+    found = checkpoints.Keeper(
+        upkeep.Upkeep(
+            run_dir=run_dir,
+            best=tuple(map(retention.Best.parse, best)),
+            **{"keep_recent": 3, "keep_every_steps": 0, **rules},
+        )
+    )
+    found.upkeep.prepare()
+    return found
 
 
 # What a run leaves behind.

@@ -9,7 +9,7 @@ import pytest
 import tasks
 import tensorflow as tf
 
-from trainer import catalog, checkpoints, compatibility, config, retention, upkeep
+from trainer import catalog, checkpoints, compatibility, config, retention
 from trainer import manifest as marks
 
 NAN = float("nan")
@@ -18,20 +18,6 @@ NAN = float("nan")
 @pytest.fixture(scope="module")
 def current():
     return tasks.built(tasks.Plain())
-
-
-def keeper_of(run_dir, *best, keep_recent=3, keep_every_steps=0, prepared=True):
-    keeper = checkpoints.Keeper(
-        upkeep.Upkeep(
-            run_dir=run_dir,
-            keep_recent=keep_recent,
-            keep_every_steps=keep_every_steps,
-            best=tuple(map(retention.Best.parse, best)),
-        )
-    )
-    if prepared:
-        keeper.upkeep.prepare()
-    return keeper
 
 
 def save(keeper, current, step, **metrics):
@@ -57,14 +43,14 @@ def data_of(directory, step):
 
 
 def test_what_is_saved_is_restored(current, tmp_path):
-    keeper = keeper_of(tmp_path)
+    keeper = tasks.keeper(tmp_path)
     assert keeper.restore(current) is None
     current.progress = {"reported": 5, "metrics": {"loss": 0.1}}
     size = save(keeper, current, 5, loss=0.25)
     current.progress = {}
     current.step.assign(0)
     current.networks.variables[0].assign(tf.zeros([4, 1]))
-    found = keeper_of(tmp_path).restore(current)
+    found = tasks.keeper(tmp_path).restore(current)
     assert found == marks.read(tmp_path / "recent", 5)
     assert found.metrics == {"loss": 0.25}
     assert int(current.step.numpy()) == 5
@@ -76,7 +62,7 @@ def test_what_is_saved_is_restored(current, tmp_path):
 
 
 def test_the_manifest_is_written_last(current, tmp_path):
-    save(keeper_of(tmp_path), current, 5)
+    save(tasks.keeper(tmp_path), current, 5)
     recent = tmp_path / "recent"
     times = {path.suffix: path.stat().st_mtime_ns for path in recent.glob("ckpt-5.*")}
     assert max(times, key=times.get) == ".json"
@@ -84,11 +70,11 @@ def test_the_manifest_is_written_last(current, tmp_path):
 
 
 def test_what_was_never_committed_is_no_checkpoint(current, tmp_path):
-    keeper = keeper_of(tmp_path)
+    keeper = tasks.keeper(tmp_path)
     save(keeper, current, 5)
     save(keeper, current, 6)
     (tmp_path / "recent/ckpt-6.json").unlink()
-    keeper = keeper_of(tmp_path)
+    keeper = tasks.keeper(tmp_path)
     assert keeper.restore(current).step == 5
     assert weight(current) == 5
     assert names(tmp_path / "recent") == [
@@ -116,13 +102,13 @@ def test_what_was_never_committed_is_no_checkpoint(current, tmp_path):
     ],
 )
 def test_what_a_killed_save_left_is_removed(current, tmp_path, home, debris):
-    save(keeper_of(tmp_path, "loss:min"), current, 5, loss=1.0)
+    save(tasks.keeper(tmp_path, "loss:min"), current, 5, loss=1.0)
     before = names(tmp_path / home)
     path = tmp_path / home / debris
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"half a file")
     with tasks.logged() as lines:
-        keeper_of(tmp_path, "loss:min")
+        tasks.keeper(tmp_path, "loss:min")
     top = tmp_path / home / debris.partition("/")[0]
     assert f"INFO removing what an interrupted save left: {top}" in lines
     assert names(tmp_path / home) == before
@@ -144,11 +130,11 @@ def test_what_a_killed_save_left_is_removed(current, tmp_path, home, debris):
     ],
 )
 def test_what_is_not_ours_stays(current, tmp_path, home, foreign):
-    save(keeper_of(tmp_path, "loss:min"), current, 5, loss=1.0)
+    save(tasks.keeper(tmp_path, "loss:min"), current, 5, loss=1.0)
     path = tmp_path / home / foreign
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"of someone else")
-    keeper = keeper_of(tmp_path, "loss:min")
+    keeper = tasks.keeper(tmp_path, "loss:min")
     keeper.restore(current)
     save(keeper, current, 7, loss=2.0)
     assert path.read_bytes() == b"of someone else"
@@ -220,7 +206,7 @@ DAMAGES = [
 def test_a_damaged_checkpoint_is_set_aside_and_an_older_one_is_restored(
     current, tmp_path, suffix, harm, reason
 ):
-    keeper = keeper_of(tmp_path)
+    keeper = tasks.keeper(tmp_path)
     for step in (4, 5, 6):
         save(keeper, current, step)
     recent = tmp_path / "recent"
@@ -228,7 +214,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_an_older_one_is_restored(
     harm(path)
     left = {p.name: p.is_file() and p.read_bytes() for p in recent.glob("ckpt-6.*")}
     with tasks.logged() as lines:
-        found = keeper_of(tmp_path).restore(current)
+        found = tasks.keeper(tmp_path).restore(current)
     assert found.step == 5
     assert weight(current) == 5
     (line,) = (line for line in lines if line.startswith("ERROR"))
@@ -250,7 +236,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_an_older_one_is_restored(
 
 def test_a_flipped_bit_anywhere_in_a_manifest_is_noticed(current, tmp_path):
     """What it says decides which checkpoint is best and how event files are cut."""
-    keeper = keeper_of(tmp_path)
+    keeper = tasks.keeper(tmp_path)
     save(keeper, current, 6, loss=0.5)
     path = tmp_path / "recent/ckpt-6.json"
     content = path.read_bytes()
@@ -270,7 +256,7 @@ def test_a_flipped_bit_anywhere_in_a_manifest_is_noticed(current, tmp_path):
 
 
 def test_what_is_damaged_twice_is_kept_twice(current, tmp_path):
-    keeper = keeper_of(tmp_path)
+    keeper = tasks.keeper(tmp_path)
     save(keeper, current, 5)
     path = data_of(tmp_path / "recent", 6)
     kept = []
@@ -284,17 +270,17 @@ def test_what_is_damaged_twice_is_kept_twice(current, tmp_path):
 
 
 def test_a_good_copy_among_the_best_serves_for_a_damaged_recent_one(current, tmp_path):
-    keeper = keeper_of(tmp_path, "loss:min")
+    keeper = tasks.keeper(tmp_path, "loss:min")
     save(keeper, current, 5, loss=2.0)
     save(keeper, current, 6, loss=1.0)
     data_of(tmp_path / "recent", 6).unlink()
-    found = keeper_of(tmp_path, "loss:min").restore(current)
+    found = tasks.keeper(tmp_path, "loss:min").restore(current)
     assert found.step == 6
     assert weight(current) == 6
 
 
 def test_if_all_are_damaged_nothing_is_restored_now_or_later(current, tmp_path):
-    keeper = keeper_of(tmp_path, "loss:min")
+    keeper = tasks.keeper(tmp_path, "loss:min")
     for step in (5, 6):
         save(keeper, current, step, loss=1.0)
     for path in tmp_path.rglob("ckpt-*.data-*"):
@@ -306,20 +292,20 @@ def test_if_all_are_damaged_nothing_is_restored_now_or_later(current, tmp_path):
     )
     for _ in range(2):
         with pytest.raises(checkpoints.NoUsableCheckpointError) as error:
-            keeper_of(tmp_path, "loss:min").restore(current)
+            tasks.keeper(tmp_path, "loss:min").restore(current)
         assert str(error.value) == text
     damaged = [path.name for path in tmp_path.rglob("*.damaged")]
     assert len(damaged) == 9
 
 
 def test_a_good_copy_that_is_brought_back_is_restored(current, tmp_path):
-    save(keeper_of(tmp_path / "a"), current, 5)
+    save(tasks.keeper(tmp_path / "a"), current, 5)
     shutil.copytree(tmp_path / "a/recent", tmp_path / "copy")
     flip(data_of(tmp_path / "a/recent", 5))
     with pytest.raises(checkpoints.NoUsableCheckpointError, match="is damaged"):
-        keeper_of(tmp_path / "a").restore(current)
+        tasks.keeper(tmp_path / "a").restore(current)
     shutil.copytree(tmp_path / "copy", tmp_path / "a/recent", dirs_exist_ok=True)
-    assert keeper_of(tmp_path / "a").restore(current).step == 5
+    assert tasks.keeper(tmp_path / "a").restore(current).step == 5
 
 
 # TensorFlow's own list.
@@ -332,14 +318,14 @@ def test_a_good_copy_that_is_brought_back_is_restored(current, tmp_path):
 )
 @pytest.mark.parametrize("saved", [[5, 6], []], ids=["with checkpoints", "without"])
 def test_the_list_of_tensorflow_is_never_relied_on(current, tmp_path, content, saved):
-    keeper = keeper_of(tmp_path)
+    keeper = tasks.keeper(tmp_path)
     for step in saved:
         save(keeper, current, step)
     path = tmp_path / "recent/checkpoint"
     path.unlink(missing_ok=True)
     if content is not None:
         path.write_bytes(content)
-    keeper = keeper_of(tmp_path)
+    keeper = tasks.keeper(tmp_path)
     found = keeper.restore(current)
     assert found.step == 6 if saved else found is None
     if saved:
@@ -353,12 +339,12 @@ def test_the_list_of_tensorflow_is_never_relied_on(current, tmp_path, content, s
 
 
 def test_a_directory_that_was_moved_is_read_where_it_is(current, tmp_path):
-    save(keeper_of(tmp_path / "a", "loss:min"), current, 5, loss=1.0)
+    save(tasks.keeper(tmp_path / "a", "loss:min"), current, 5, loss=1.0)
     (tmp_path / "a").rename(tmp_path / "b")
     for home in ("recent", "best/loss"):
         path = str(tmp_path / "b" / home)
         assert tf.train.latest_checkpoint(path) == f"{path}/ckpt-5"
-    keeper = keeper_of(tmp_path / "b", "loss:min")
+    keeper = tasks.keeper(tmp_path / "b", "loss:min")
     assert keeper.restore(current).step == 5
     save(keeper, current, 6, loss=0.5)
     assert tasks.steps(tmp_path / "b/recent") == [5, 6]
@@ -378,7 +364,7 @@ def test_a_directory_that_was_moved_is_read_where_it_is(current, tmp_path):
     ],
 )
 def test_the_newest_are_kept_and_no_file_of_the_others(current, tmp_path, rules, kept):
-    keeper = keeper_of(tmp_path, **rules)
+    keeper = tasks.keeper(tmp_path, **rules)
     for step in range(1, 8):
         save(keeper, current, step)
     assert tasks.steps(tmp_path / "recent") == kept
@@ -402,7 +388,7 @@ TABLE = [
 
 @pytest.mark.parametrize(("rule", "values", "best"), TABLE)
 def test_the_best_are_kept_beside_the_recent(current, tmp_path, rule, values, best):
-    keeper = keeper_of(tmp_path, rule, keep_recent=2)
+    keeper = tasks.keeper(tmp_path, rule, keep_recent=2)
     for step, value in values.items():
         before = tasks.steps(tmp_path / "best" / rule.partition(":")[0])
         is_best = keeper.upkeep.is_best(step, {"loss": value})
@@ -417,7 +403,7 @@ def test_the_best_are_kept_beside_the_recent(current, tmp_path, rule, values, be
 
 
 def test_the_latest_of_the_best_is_the_best_one(current, tmp_path):
-    keeper = keeper_of(tmp_path, "loss:min:3")
+    keeper = tasks.keeper(tmp_path, "loss:min:3")
     for step, value in {1: 2.0, 2: 1.0, 3: 3.0}.items():
         save(keeper, current, step, loss=value)
     home = str(tmp_path / "best/loss")
@@ -430,7 +416,7 @@ def test_the_latest_of_the_best_is_the_best_one(current, tmp_path):
 def test_the_best_shares_its_bytes_with_the_recent_one_and_survives_it(
     current, tmp_path
 ):
-    keeper = keeper_of(tmp_path, "loss:min", keep_recent=2)
+    keeper = tasks.keeper(tmp_path, "loss:min", keep_recent=2)
     save(keeper, current, 1, loss=1.0)
     recent, best = (data_of(tmp_path / d, 1) for d in ("recent", "best/loss"))
     assert recent.stat().st_ino == best.stat().st_ino
@@ -445,14 +431,14 @@ def test_the_best_shares_its_bytes_with_the_recent_one_and_survives_it(
 
 
 def test_each_metric_has_its_own_best(current, tmp_path):
-    keeper = keeper_of(tmp_path, "loss:min", "accuracy:max", keep_recent=1)
+    keeper = tasks.keeper(tmp_path, "loss:min", "accuracy:max", keep_recent=1)
     save(keeper, current, 1, loss=1.0, accuracy=0.5)
     save(keeper, current, 2, loss=2.0, accuracy=0.75)
     save(keeper, current, 3)
     assert tasks.steps(tmp_path / "best/loss") == [1]
     assert tasks.steps(tmp_path / "best/accuracy") == [2]
     assert tasks.steps(tmp_path / "recent") == [3]
-    assert keeper_of(tmp_path, "loss:min", "accuracy:max").restore(current).step == 3
+    assert tasks.keeper(tmp_path, "loss:min", "accuracy:max").restore(current).step == 3
 
 
 def test_one_metric_has_one_rule():
@@ -462,7 +448,7 @@ def test_one_metric_has_one_rule():
 
 
 def test_what_is_being_saved_counts_when_the_best_is_asked_for(current, tmp_path):
-    keeper = keeper_of(tmp_path, "loss:min")
+    keeper = tasks.keeper(tmp_path, "loss:min")
     pending = tasks.draft(current, 4, metrics={"loss": 1.0})
     assert keeper.upkeep.is_best(5, {"loss": 2.0})
     assert not keeper.upkeep.is_best(5, {"loss": 2.0}, pending)
@@ -473,7 +459,7 @@ def test_what_is_being_saved_counts_when_the_best_is_asked_for(current, tmp_path
 
 
 def test_a_step_is_saved_again_beside_the_first(current, tmp_path):
-    keeper = keeper_of(tmp_path, "loss:min", keep_recent=2)
+    keeper = tasks.keeper(tmp_path, "loss:min", keep_recent=2)
     save(keeper, current, 5)
     first = data_of(tmp_path / "recent", 5).read_bytes()
     current.progress = {"metrics": {"loss": 0.5}}
@@ -483,7 +469,7 @@ def test_a_step_is_saved_again_beside_the_first(current, tmp_path):
     assert data_of(tmp_path / "recent", 5).read_bytes() != first
     assert tasks.steps(tmp_path / "best/loss") == [5]
     assert not (tmp_path / "recent/staging").exists()
-    assert keeper_of(tmp_path, "loss:min").restore(current).metrics == {"loss": 0.5}
+    assert tasks.keeper(tmp_path, "loss:min").restore(current).metrics == {"loss": 0.5}
     assert current.progress == {"metrics": {"loss": 0.5}}
 
 
@@ -499,16 +485,16 @@ def test_a_step_is_saved_again_beside_the_first(current, tmp_path):
 def test_what_was_staged_when_it_was_killed_is_adopted_whole_or_not_at_all(
     current, tmp_path, left, adopted
 ):
-    keeper = keeper_of(tmp_path / "run")
+    keeper = tasks.keeper(tmp_path / "run")
     save(keeper, current, 5)
-    other = keeper_of(tmp_path / "other")
+    other = tasks.keeper(tmp_path / "other")
     save(other, current, 5, loss=0.5)
     staging = tmp_path / "run/recent/staging"
     staging.mkdir()
     for kind in left:
         for path in (tmp_path / "other/recent").glob(f"ckpt-5.{kind}*"):
             shutil.copy(path, staging)
-    found = keeper_of(tmp_path / "run").restore(current)
+    found = tasks.keeper(tmp_path / "run").restore(current)
     assert found.metrics == ({"loss": 0.5} if adopted else {})
     assert not staging.exists()
     assert tasks.steps(tmp_path / "run/recent") == [5]
@@ -518,7 +504,7 @@ def test_what_was_staged_when_it_was_killed_is_adopted_whole_or_not_at_all(
 def test_a_save_that_fails_says_where_and_why_and_can_be_done_again(
     current, tmp_path, again
 ):
-    keeper = keeper_of(tmp_path)
+    keeper = tasks.keeper(tmp_path)
     save(keeper, current, 5)
     before = {p: p.read_bytes() for p in (tmp_path / "recent").iterdir()}
     step = 5 if again else 6
@@ -538,7 +524,7 @@ def test_a_save_that_fails_says_where_and_why_and_can_be_done_again(
 
 
 def test_a_checkpoint_that_would_not_fit_is_not_begun(current, tmp_path):
-    keeper = keeper_of(tmp_path)
+    keeper = tasks.keeper(tmp_path)
     save(keeper, current, 5)
     before = names(tmp_path / "recent")
     vast = marks.Variable("model/vast", (1 << 40, 1 << 10), "float32")
@@ -553,7 +539,7 @@ def test_a_checkpoint_that_would_not_fit_is_not_begun(current, tmp_path):
 
 
 def test_a_checkpoint_of_another_state_is_refused_and_left_alone(current, tmp_path):
-    save(keeper_of(tmp_path), current, 5)
+    save(tasks.keeper(tmp_path), current, 5)
     before = {p: p.read_bytes() for p in (tmp_path / "recent").iterdir()}
     wider = tasks.built(tasks.Plain(width=2))
     text = (
@@ -562,7 +548,7 @@ def test_a_checkpoint_of_another_state_is_refused_and_left_alone(current, tmp_pa
         r"model \(4, 2\)\n(.*\n)+.*start with the same flags"
     )
     with pytest.raises(compatibility.IncompatibleCheckpointError, match=text):
-        keeper_of(tmp_path).restore(wider)
+        tasks.keeper(tmp_path).restore(wider)
     assert {p: p.read_bytes() for p in (tmp_path / "recent").iterdir()} == before
 
 
@@ -575,7 +561,7 @@ def test_a_checkpoint_of_another_state_is_refused_and_left_alone(current, tmp_pa
 def test_reading_a_damaged_checkpoint_changes_no_file(
     current, tmp_path, load, harm, reason
 ):
-    save(keeper_of(tmp_path), current, 5)
+    save(tasks.keeper(tmp_path), current, 5)
     path = data_of(tmp_path / "recent", 5)
     harm(path)
     before = names(tmp_path / "recent")
@@ -589,7 +575,7 @@ def test_reading_a_damaged_checkpoint_changes_no_file(
 
 
 def test_the_networks_alone_are_read_without_the_training_state(current, tmp_path):
-    save(keeper_of(tmp_path), current, 5)
+    save(tasks.keeper(tmp_path), current, 5)
     (entry,) = catalog.scan(tmp_path)
     other = tasks.built(tasks.Plain(learning_rate=0.5), seed=3)
     rate = other.optimizers["optimizer"].learning_rate.numpy()

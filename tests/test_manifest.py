@@ -116,7 +116,7 @@ def test_nothing_may_be_missing(tmp_path):
     making.checkpoint(tmp_path, 7)
     path = manifest.path_of(tmp_path, 7)
     whole = json.loads(path.read_text())
-    assert len(whole) == 1 + len(dataclasses.fields(manifest.Manifest))
+    assert len(whole) == 2 + len(dataclasses.fields(manifest.Manifest))
     for key in whole:
         path.write_text(json.dumps({k: v for k, v in whole.items() if k != key}))
         with refused(tmp_path, f"no '{key}'"):

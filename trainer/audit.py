@@ -42,20 +42,30 @@ class Finding:
     what: str
     remedy: str
 
+    @property
+    def subject(self) -> str:
+        """What it is about, wherever it was found."""
+        return self.what.partition(", used by")[0]
+
 
 def examine(
-    function: Any, tree: tf.train.Checkpoint, input_graphs: Iterable[Any] = ()
+    function: Any,
+    tree: tf.train.Checkpoint,
+    input_graphs: Iterable[Any] = (),
+    *,
+    place: str = "the train loop",
 ) -> list[Finding]:
     """What the traced function changes and the tree doesn't hold.
 
     Args:
       function: a `tf.types.experimental.ConcreteFunction`.
       tree: the checkpoint tree.
+      place: what people call the function.
       input_graphs: of the functions that a stream applies to its examples.
     """
     findings = [
         *_unreachable(function.graph, tree),
-        *_hidden_state(function.graph, "the train loop"),
+        *_hidden_state(function.graph, place),
     ]
     for graph in input_graphs:
         findings += _hidden_state(graph, "the input stream")

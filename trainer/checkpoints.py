@@ -155,6 +155,7 @@ def _write(
         manifest.write(directory, dataclasses.replace(draft, files=files))
 
     # Made anew each time: its list is then what the manifests say.
+    housekeeping.record_state(directory, manifest.steps(directory))
     manager = tf.train.CheckpointManager(
         tree, str(directory), max_to_keep=None, checkpoint_name=manifest.PREFIX
     )

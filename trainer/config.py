@@ -203,11 +203,18 @@ class Config:
                 "that for a pattern and could not read its checkpoints back. Choose a "
                 "name without [ ] * ?."
             )
+        metrics = set()
         for text in self.best:
             try:
-                retention.Best.parse(text)
+                metric = retention.Best.parse(text).metric
             except ValueError as error:
                 raise ConfigError(f"--best: {error}") from None
+            if metric in metrics:
+                raise ConfigError(
+                    f"--best: {metric} is given twice, and one directory holds the "
+                    "best by a metric. Say it once, as name:min|max[:count]."
+                )
+            metrics.add(metric)
 
     @staticmethod
     def _check_type(name: str, value: Any, kind: type) -> None:

@@ -177,11 +177,6 @@ def _evaluate(run: parts.Run, step: int) -> bool:
     progress = run.state.progress
     if run.evaluation is None or not due or progress.get("evaluated") == step:
         return False
-    try:
-        with run.stop.interrupting():
-            run.evaluation.trace()
-    except preemption.Interrupted:
-        return False
     metrics = run.evaluation.run(run.stop)
     if metrics is None:
         return False  # asked to stop: the next start evaluates here

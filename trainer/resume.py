@@ -48,6 +48,12 @@ def _audit(run: parts.Run) -> tuple[str, ...]:
     """Refuses a task that could not be resumed exactly, unless that is allowed."""
     graphs = run.inputs.graphs() if isinstance(run.inputs, stream.Stream) else ()
     findings = audit.examine(run.train_loop.trace(), run.state.tree, graphs)
+    if run.evaluation is not None:
+        known = {finding.subject for finding in findings}
+        more = audit.examine(
+            run.evaluation.trace(), run.state.tree, place="the evaluation"
+        )
+        findings += [finding for finding in more if finding.subject not in known]
     if findings and not run.choices.allow_inexact:
         raise audit.IncompleteStateError(audit.describe(findings))
     for finding in findings:

@@ -210,7 +210,16 @@ def set_aside(entry: catalog.Entry, problem: str) -> None:
     )
     for path in files:
         if not path.name.endswith(DAMAGED):
-            storage.replace(path, path.with_name(path.name + DAMAGED))
+            storage.replace(path, _unused(path))
+
+
+def _unused(path: pathlib.Path) -> pathlib.Path:
+    """A name for a damaged file that no other damaged file has."""
+    name, number = path.with_name(path.name + DAMAGED), 1
+    while name.exists():
+        number += 1
+        name = path.with_name(f"{path.name}.{number}{DAMAGED}")
+    return name
 
 
 def remove_debris(directory: pathlib.Path) -> None:
@@ -234,6 +243,7 @@ def record_state(directory: pathlib.Path, steps: Sequence[int]) -> None:
     run can be moved.
     """
     if not steps:
+        storage.delete(directory / "checkpoint")
         return
     lines = [f'model_checkpoint_path: "{manifest.PREFIX}-{steps[-1]}"']
     lines += [
