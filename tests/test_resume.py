@@ -385,21 +385,6 @@ def test_a_run_killed_before_a_rewind_rewinds_again(rewound, tmp_path):
     tasks.assert_same_run(rewound[0], run_dir)
 
 
-def test_a_run_stopped_just_before_bad_data_ends_as_if_it_had_not_been(
-    rewound, tmp_path
-):
-    """The stop has saved a step that is on no schedule; the rewind must not use it."""
-    run_dir = tmp_path / "run"
-    choices = {**REWIND, "allow_inexact": True}
-    task, stop = tasks.stopping(tasks.Poisoned, 6)
-    outcome = tasks.train(run_dir, task, stop, **choices)
-    assert (outcome.step, outcome.stopped_by) == (6, "SIGTERM")
-    task, stop = tasks.stopping(tasks.Poisoned, 60)
-    outcome = tasks.train(run_dir, task, stop, **choices)
-    assert (outcome.step, outcome.stopped_by) == (14, None), "it goes on for ever"
-    tasks.assert_same_run(rewound[0], run_dir, every=False)
-
-
 def test_rewinds_to_a_step_that_no_schedule_saves_come_to_an_end(tmp_path):
     """The newest checkpoint is there because it is the best."""
     task, stop = tasks.stopping(tasks.Poisoned, 60, first=4, last=5)

@@ -143,7 +143,7 @@ class Config:
         "halt",
         RUN,
         "When a loss is NaN or infinite: halt; or rewind to the newest checkpoint and "
-        "skip the data since.",
+        "skip the data since (what follows then hangs on which was the newest).",
         choices=("halt", "rewind"),
     )
     max_rewinds: int = _option(3, RUN, "How often it may rewind, in total.", minimum=0)
