@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer import data, task
+from trainer import data, figures, task
 
 _SPLITS = {"train": 0, "valid": 1, "test": 2}
 
@@ -82,6 +82,17 @@ class Digits(task.Task):
             ),
             "accuracy": tf.argmax(logits, -1) == tf.cast(batch["label"], tf.int64),
         }
+
+    def predictions(self, networks: Any, batch: task.Batch) -> dict[str, tf.Tensor]:
+        logits = networks(batch["image"], training=False)
+        return {"digit": tf.argmax(logits, -1), "probability": tf.nn.softmax(logits)}
+
+    def figures(
+        self, examples: Mapping[str, Any], predictions: Mapping[str, Any]
+    ) -> dict[str, figures.Image]:
+        return figures.of_classification(
+            examples["image"], examples["label"], predictions["probability"]
+        )
 
     def augment(self, batch: task.Batch, seeds: tf.Tensor) -> task.Batch:
         """Moves each image by up to `max_shift` pixels, its own way each epoch."""

@@ -142,6 +142,13 @@ def test_a_best_that_is_no_rule_is_told_by_its_flag():
         parse("--best=loss:min", "--best=accuracy")
 
 
+def test_a_rewind_asks_for_a_schedule():
+    expected = "--on_nonfinite=rewind goes back to where --save_every_steps saved"
+    with pytest.raises(config.ConfigError, match=expected):
+        parse("--on_nonfinite=rewind")
+    assert parse("--on_nonfinite=rewind", "--save_every_steps=5").save_every_steps == 5
+
+
 def test_choices_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.Config().steps = 5

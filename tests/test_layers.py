@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAYERS = [
-    "audit faults preemption reporting retention snapshot task terminal",
+    "audit faults figures preemption reporting retention snapshot task terminal",
     "config data storage",
     "events lookup manifest record stream",
     "catalog compatibility state",

@@ -385,6 +385,31 @@ def test_a_run_killed_before_a_rewind_rewinds_again(rewound, tmp_path):
     tasks.assert_same_run(rewound[0], run_dir)
 
 
+def test_a_run_stopped_just_before_bad_data_ends_as_if_it_had_not_been(
+    rewound, tmp_path
+):
+    """The stop has saved a step that is on no schedule; the rewind passes over it."""
+    run_dir = tmp_path / "run"
+    choices = {**REWIND, "allow_inexact": True}
+    task, stop = tasks.stopping(tasks.Poisoned, 6)
+    outcome = tasks.train(run_dir, task, stop, **choices)
+    assert (outcome.step, outcome.stopped_by) == (6, "SIGTERM")
+    task, stop = tasks.stopping(tasks.Poisoned, 60)
+    outcome = tasks.train(run_dir, task, stop, **choices)
+    assert (outcome.step, outcome.stopped_by) == (14, None), "it goes on for ever"
+    tasks.assert_same_run(rewound[0], run_dir, every=False)
+
+
+def test_stops_do_not_push_out_where_a_rewind_goes_back_to(tmp_path):
+    run_dir = tmp_path / "run"
+    choices = {**REWIND, "keep_recent": 1, "allow_inexact": True}
+    task, stop = tasks.stopping(tasks.Poisoned, 6)
+    assert tasks.train(run_dir, task, stop, **choices).step == 6
+    assert tasks.steps(run_dir / "recent") == [4, 6]
+    task, stop = tasks.stopping(tasks.Poisoned, 60)
+    assert tasks.train(run_dir, task, stop, **choices).step == 14
+
+
 def test_rewinds_to_a_step_that_no_schedule_saves_come_to_an_end(tmp_path):
     """The newest checkpoint is there because it is the best."""
     task, stop = tasks.stopping(tasks.Poisoned, 60, first=4, last=5)
@@ -408,6 +433,20 @@ def test_without_a_checkpoint_there_is_nothing_to_rewind_to(tmp_path):
     with pytest.raises(steps.NonFiniteError, match="became NaN or infinite at step 1"):
         tasks.train(tmp_path / "run", tasks.Poisoned(first=0), **REWIND)
     assert tasks.steps(tmp_path / "run/recent") == []
+
+
+def test_where_only_a_stop_has_saved_there_is_nothing_to_rewind_to(tmp_path):
+    """As if it had not been stopped; and what is there stays there."""
+    run_dir = tmp_path / "run"
+    choices = {**REWIND, "save_every_steps": 10, "allow_inexact": True}
+    task, stop = tasks.stopping(tasks.Poisoned, 6)
+    assert tasks.train(run_dir, task, stop, **choices).step == 6
+    before = tasks.scalars(run_dir)["train/loss"]
+    task, stop = tasks.stopping(tasks.Poisoned, 60)
+    with pytest.raises(steps.NonFiniteError, match="became NaN or infinite at step 7"):
+        tasks.train(run_dir, task, stop, **choices)
+    assert tasks.steps(run_dir / "recent") == [6]
+    assert tasks.scalars(run_dir)["train/loss"][: len(before)] == before
 
 
 # Going back.

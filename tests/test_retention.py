@@ -138,6 +138,15 @@ def test_the_newest_steps_are_kept(steps, keep_recent, kept):
 
 @pytest.mark.parametrize(
     ("every", "kept"),
+    [(0, [57, 58]), (20, [40, 57, 58]), (29, [57, 58]), (60, [57, 58])],
+)
+def test_the_newest_scheduled_one_is_not_pushed_out(every, kept):
+    steps = [20, 40, 55, 57, 58]
+    assert retention.recent(steps, keep_recent=2, save_every_steps=every) == kept
+
+
+@pytest.mark.parametrize(
+    ("every", "kept"),
     [(0, [50, 60]), (20, [20, 40, 50, 60]), (30, [30, 50, 60]), (7, [50, 60])],
 )
 def test_multiples_are_kept_for_good_and_each_once(every, kept):

@@ -78,12 +78,7 @@ def prune(choices: config.Config, package: str) -> int:
     """Applies the retention rules now (--dry_run shows what would go)"""
     del package
     run_dir = choices.directory()
-    rules = upkeep.Upkeep(
-        run_dir=run_dir,
-        keep_recent=choices.keep_recent,
-        keep_every_steps=choices.keep_every_steps,
-        best=tuple(map(retention.Best.parse, choices.best)),
-    )
+    rules = upkeep.Upkeep.of(choices, tuple(map(retention.Best.parse, choices.best)))
     if not inspection.list_checkpoints(run_dir):
         raise catalog.NoCheckpointError(f"{run_dir} has no checkpoints.")
     if choices.dry_run:

@@ -41,20 +41,31 @@ class Keeper:
     def __init__(self, upkeep: housekeeping.Upkeep) -> None:
         self.upkeep = upkeep
 
-    def restore(self, current: state.State) -> manifest.Manifest | None:
+    def restore(
+        self, current: state.State, *, scheduled: bool = False
+    ) -> manifest.Manifest | None:
         """Restores the newest checkpoint whose every byte is right.
 
         What is damaged is renamed `*.damaged`, loudly, and never deleted.
 
+        Args:
+          current: the state to restore into.
+          scheduled: pass over those that were made at a stop or by the clock, and
+            delete them once an older one is restored.
+
         Returns:
-          The manifest of what was restored, or None if there never was a checkpoint.
+          The manifest of what was restored, or None if there is no such checkpoint.
 
         Raises:
           NoUsableCheckpointError: there were some, and all are damaged.
           compatibility.IncompatibleCheckpointError: the newest good one doesn't fit.
         """
         run_dir = self.upkeep.run_dir
+        passed = []
         for entry in catalog.scan(run_dir):
+            if scheduled and not self.upkeep.is_scheduled(entry):
+                passed.append(entry)
+                continue
             problem = entry.problem
             if entry.manifest is not None:
                 problem = manifest.damage(entry.directory, entry.manifest)
@@ -63,9 +74,11 @@ class Keeper:
                 continue
             _check_compatible(entry, current, entry.manifest)
             current.restore(str(entry.prefix))
+            for later in passed:
+                housekeeping.remove(later.directory, later.step)
             self.upkeep.settle()
             return entry.manifest
-        if self.upkeep.any_damaged():
+        if self.upkeep.any_damaged() and not passed:
             raise NoUsableCheckpointError(
                 f"every checkpoint in {run_dir} is damaged; nothing was restored and "
                 f"nothing is lost: they are the files *{housekeeping.DAMAGED}. Give "

@@ -142,8 +142,8 @@ class Config:
     on_nonfinite: str = _option(
         "halt",
         RUN,
-        "When a loss is NaN or infinite: halt; or rewind to the newest checkpoint and "
-        "skip the data since (what follows then hangs on which was the newest).",
+        "When a loss is NaN or infinite: halt; or rewind to the newest checkpoint that "
+        "--save_every_steps or a best metric made, and skip the data since.",
         choices=("halt", "rewind"),
     )
     max_rewinds: int = _option(3, RUN, "How often it may rewind, in total.", minimum=0)
@@ -196,6 +196,11 @@ class Config:
                 f"--steps={self.steps} and --epochs={self.epochs:g} both say how long "
                 "to train: give one of them (on the command line, --steps=0 or "
                 "--epochs=0 takes back what a flagfile says)."
+            )
+        if self.on_nonfinite == "rewind" and not self.save_every_steps:
+            raise ConfigError(
+                "--on_nonfinite=rewind goes back to where --save_every_steps saved, so "
+                "that what follows does not hang on the clock: give both."
             )
         if match := _FORBIDDEN.search(self.run_dir):
             raise ConfigError(

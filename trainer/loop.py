@@ -136,15 +136,16 @@ def _advance(run: parts.Run, count: int) -> int:
 
 
 def _rewind(run: parts.Run, error: steps.NonFiniteError) -> None:
-    """Goes back to the newest checkpoint, and past the data in between.
+    """Goes back to the newest scheduled checkpoint, and past the data in between.
 
-    All of it follows from the state, so a run that is killed here does it again.
+    All of it follows from the state: a run that is killed here does it again, and one
+    that was stopped on the way, which makes a checkpoint more, goes back no less far.
     """
     bad = int(run.state.step.numpy())
     skipped = int(run.state.skipped.numpy())
     rewinds = run.state.progress.get("rewinds", 0) + 1
     run.saver.wait()
-    found = resume.restore(run)
+    found = resume.restore(run, scheduled=True)
     if found is None:
         raise error
     # The checkpoint knows nothing of the rewinds since it was made.

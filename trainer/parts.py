@@ -50,7 +50,8 @@ class Schedule:
 
     def due(self, step: int, every: int) -> bool:
         """Whether what happens `every` so many steps happens at this one."""
-        return step > 0 and (step >= self.total or (every > 0 and step % every == 0))
+        is_multiple = retention.is_multiple(step, every)
+        return step > 0 and (step >= self.total or is_multiple)
 
     def next_border(self, step: int) -> int:
         """The next step at which anything is due."""
@@ -100,15 +101,7 @@ def assemble(
     )
     evaluation = _evaluation(choices, task, sources, current)
     best = tuple(map(retention.Best.parse, choices.best)) if evaluation else ()
-    directory = choices.directory()
-    keeper = checkpoints.Keeper(
-        upkeep.Upkeep(
-            run_dir=directory,
-            keep_recent=choices.keep_recent,
-            keep_every_steps=choices.keep_every_steps,
-            best=best,
-        )
-    )
+    keeper = checkpoints.Keeper(upkeep.Upkeep.of(choices, best))
     return Run(
         choices=choices,
         record=noted,
@@ -121,7 +114,7 @@ def assemble(
         train_loop=steps.TrainLoop(task, current, inputs),
         evaluation=evaluation,
         reporter=reporting.Reporter(
-            directory / "summaries",
+            choices.directory() / "summaries",
             progress=choices.progress,
             total_steps=schedule.total,
             batch_size=choices.batch_size,

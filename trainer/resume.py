@@ -133,9 +133,16 @@ def _take_weights(run: parts.Run) -> None:
     )
 
 
-def restore(run: parts.Run) -> manifest.Manifest | None:
-    """Brings the state and the event files back to the newest good checkpoint."""
-    found = run.keeper.restore(run.state)
+def restore(run: parts.Run, *, scheduled: bool = False) -> manifest.Manifest | None:
+    """Brings the state and the event files back to the newest good checkpoint.
+
+    Args:
+      run: where.
+      scheduled: only to one that the schedule made; if there is none, nothing changes.
+    """
+    found = run.keeper.restore(run.state, scheduled=scheduled)
+    if scheduled and found is None:
+        return None
     run.reporter.close()
     summaries = run.choices.directory() / "summaries"
     events.cut(summaries, found.events if found else {})

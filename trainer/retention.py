@@ -65,7 +65,11 @@ class Best:
 
 
 def recent(
-    steps: Iterable[int], *, keep_recent: int, keep_every_steps: int = 0
+    steps: Iterable[int],
+    *,
+    keep_recent: int,
+    keep_every_steps: int = 0,
+    save_every_steps: int = 0,
 ) -> list[int]:
     """The steps of the rolling checkpoints to keep, in rising order.
 
@@ -73,7 +77,15 @@ def recent(
       steps: of all there are.
       keep_recent: how many of the newest to keep.
       keep_every_steps: multiples of this are kept for good; 0: none are.
+      save_every_steps: the newest multiple of this is kept, too: what was saved in
+        between, at a stop or by the clock, doesn't push it out.
     """
     ordered = sorted(steps)
-    for_good = [s for s in ordered if keep_every_steps and s % keep_every_steps == 0]
-    return sorted({*for_good, *ordered[-keep_recent:]})
+    for_good = [s for s in ordered if is_multiple(s, keep_every_steps)]
+    scheduled = [s for s in ordered if is_multiple(s, save_every_steps)]
+    return sorted({*for_good, *scheduled[-1:], *ordered[-keep_recent:]})
+
+
+def is_multiple(step: int, every: int) -> bool:
+    """Whether what happens `every` so many steps happens at `step`; 0: never."""
+    return every > 0 and step % every == 0

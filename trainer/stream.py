@@ -14,9 +14,12 @@ from collections.abc import Iterator
 from typing import Any, final
 
 import tensorflow as tf
+from absl import logging
 
 from trainer import data
 from trainer import task as contract
+
+_LARGE_BYTES = 1_000_000
 
 
 class StreamError(ValueError):
@@ -55,14 +58,21 @@ class Stream:
         return dict(self._task.augment(self.iterator.get_next(), seeds))
 
     def check(self) -> None:
-        """Saves the iterator once, to know at the start that it can be done.
+        """Saves the position after one batch, to know at the start what will come.
+
+        Its size is told where it is large: that goes into every checkpoint.
 
         Raises:
-          StreamError: it can't; says why.
+          StreamError: it can't be saved; says why. Or the stream is empty.
         """
+        iterator = iter(self._dataset)
+        if next(iterator, None) is None:
+            raise StreamError(
+                "the training stream is empty: it ended before its first example."
+            )
         with tempfile.TemporaryDirectory() as directory:
             try:
-                checkpoint = tf.train.Checkpoint(input=self.iterator)
+                checkpoint = tf.train.Checkpoint(input=iterator)
                 checkpoint.write(str(pathlib.Path(directory, "input")))
             except (tf.errors.OpError, NotImplementedError, ValueError) as error:
                 reason = str(error).partition("\n")[0]
@@ -72,6 +82,16 @@ class Stream:
                     "from_generator, py_function or tf.random.*), or give a source "
                     "with random access (trainer.data)."
                 ) from error
+            size = sum(
+                path.stat().st_size for path in pathlib.Path(directory).iterdir()
+            )
+        if size > _LARGE_BYTES:
+            logging.warning(
+                "the position of the training stream is %.1f MB, in every checkpoint, "
+                "for what it has in its buffers is part of it: make shuffle buffers "
+                "smaller, or give a source with random access (trainer.data)",
+                size / 1e6,
+            )
 
     def graphs(self) -> Iterator[Any]:
         """The graphs of all functions that the dataset applies."""

@@ -90,6 +90,37 @@ class Task(abc.ABC):
           optimizer's loss by the framework.
         """
 
+    def predictions(self, networks: Any, batch: Batch) -> Mapping[str, Any]:
+        """What the networks say of each example, for `predict` and `export`.
+
+        Args:
+          networks: what `networks()` gave, or a model that was loaded back.
+          batch: tensors `[B, ...]` by name; what is looked up in it is an input.
+
+        Returns:
+          Tensors `[B, ...]` by name.
+        """
+        raise TaskError(
+            f"{type(self).__name__} does not say what it predicts. Add to it: "
+            'def predictions(self, networks, batch): return {"score": networks('
+            'batch["x"], training=False)}'
+        )
+
+    def figures(
+        self, examples: Mapping[str, Any], predictions: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Images that TensorBoard shows of each new best, such as a confusion matrix.
+
+        Args:
+          examples: arrays `[N, ...]` by name, the whole split `valid`.
+          predictions: arrays `[N, ...]` by name, what `predictions` gave of them.
+
+        Returns:
+          uint8 arrays `[H, W, 3]` by name; `trainer.figures` draws some.
+        """
+        del examples, predictions
+        return {}
+
     def augment(self, batch: Batch, seeds: tf.Tensor) -> Batch:
         """Changes a training batch at random, as a pure function of the seeds.
 

@@ -15,7 +15,7 @@ from typing import final
 
 from absl import logging
 
-from trainer import catalog, faults, manifest, retention, storage
+from trainer import catalog, config, faults, manifest, retention, storage
 
 DAMAGED = ".damaged"
 _OURS = re.compile(r"ckpt-(\d+)(\.index|\.data-.*|\.json\.tmp|_temp|\..*tempstate.*)")
@@ -32,12 +32,25 @@ class Upkeep:
       keep_recent: how many rolling checkpoints to keep.
       keep_every_steps: those at multiples of this are kept for good; 0: none.
       best: what else to keep.
+      save_every_steps: the newest multiple of this is kept; 0: none.
     """
 
     run_dir: pathlib.Path
     keep_recent: int
     keep_every_steps: int
     best: tuple[retention.Best, ...]
+    save_every_steps: int = 0
+
+    @classmethod
+    def of(cls, choices: config.Config, best: tuple[retention.Best, ...]) -> Upkeep:
+        """The rules that a run's choices give."""
+        return cls(
+            run_dir=choices.directory(),
+            keep_recent=choices.keep_recent,
+            keep_every_steps=choices.keep_every_steps,
+            best=best,
+            save_every_steps=choices.save_every_steps,
+        )
 
     @property
     def recent(self) -> pathlib.Path:
@@ -110,6 +123,14 @@ class Upkeep:
                     return True
         return False
 
+    def is_scheduled(self, entry: catalog.Entry) -> bool:
+        """Whether a checkpoint is one that the run makes wherever it is interrupted.
+
+        Those made at a stop or by the clock are not.
+        """
+        of_best = entry.directory != self.recent
+        return of_best or retention.is_multiple(entry.step, self.save_every_steps)
+
     def move_aside(self, later: Iterable[catalog.Entry], number: int) -> None:
         """Moves checkpoints to `abandoned/<number>`, where nothing deletes them.
 
@@ -143,6 +164,7 @@ class Upkeep:
             manifest.steps(self.recent),
             keep_recent=self.keep_recent,
             keep_every_steps=self.keep_every_steps,
+            save_every_steps=self.save_every_steps,
         )
 
     def _adopt_staged(self) -> None:
