@@ -10,6 +10,7 @@ of them count. TensorFlow's own list, the file `checkpoint`, is derived from the
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import math
@@ -162,9 +163,12 @@ def _write(
     def commit(prefix: str) -> None:
         # In place, and not yet recorded by the manager: now they become durable.
         faults.point("save")
-        for path in directory.glob(f"{pathlib.Path(prefix).name}.*"):
-            storage.sync(path)
-        files = manifest.measure(directory, draft.step)
+        paths = list(directory.glob(f"{pathlib.Path(prefix).name}.*"))
+        with concurrent.futures.ThreadPoolExecutor(1) as syncing:
+            # The disk is busy with one thing, the processor with the other.
+            synced = syncing.map(storage.sync, paths)
+            files = manifest.measure(directory, draft.step)
+            list(synced)  # raises what went wrong
         manifest.write(directory, dataclasses.replace(draft, files=files))
 
     # Made anew each time: its list is then what the manifests say.

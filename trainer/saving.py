@@ -129,7 +129,10 @@ class Saver:
 
         def write() -> Cost:
             started = self._clock()
-            size = self._keeper.save(tree, draft)
+            try:
+                size = self._keeper.save(tree, draft)
+            finally:
+                shadow.drop()
             return Cost(
                 step=draft.step,
                 stall_secs=taken - free,
