@@ -1,0 +1,333 @@
+"""Saving behind the training: one at a time, and no failure is ever lost."""
+
+import concurrent.futures
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import processes
+import pytest
+import tasks
+
+from trainer import checkpoints, saving
+
+EVENTS = "train/events.out.tfevents.1"
+
+
+@pytest.fixture(scope="module")
+def current():
+    return tasks.built(tasks.Plain())
+
+
+class Clock:
+    """Every look at it takes a second."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        self.now += 1
+        return self.now
+
+
+# What it costs.
+
+
+def test_a_save_tells_its_cost_once(current, tmp_path):
+    with saving.Saver(tasks.keeper(tmp_path), current) as saver:
+        assert saver.finished() is None
+        saver.begin(2)
+        saver.save(tasks.draft(current, 5))
+        saver.wait()
+        cost = saver.finished()
+        assert (cost.step, cost.since_steps) == (5, 3)
+        size = sum(p.stat().st_size for p in (tmp_path / "recent").glob("ckpt-5.[id]*"))
+        assert cost.bytes == size
+        assert cost.stall_secs > 0
+        assert cost.write_secs > 0
+        assert saver.finished() is None
+    assert saver.failures == 0
+
+
+def test_the_cost_is_shown_by_these_names():
+    cost = saving.Cost(
+        step=5,
+        stall_secs=0.25,
+        wait_secs=0.5,
+        write_secs=2.0,
+        bytes=3_000_000,
+        since_secs=10.0,
+        since_steps=7,
+    )
+    assert cost.scalars() == {
+        "stall_ms": 250,
+        "wait_ms": 500,
+        "write_ms": 2000,
+        "bytes": 3_000_000,
+        "mb_per_s": 1.5,
+        "overhead_percent": 7.5,
+        "steps_at_risk": 7,
+    }
+    assert cost.total_secs == 2.75
+
+
+def test_the_clock_says_when_a_save_is_due(current, tmp_path):
+    clock = Clock()
+    with saving.Saver(tasks.keeper(tmp_path), current, clock=clock) as saver:
+        saver.begin(0)
+        started = clock.now
+        clock.now = started + 8
+        assert not saver.is_due(every_secs=10, overhead_percent=1)
+        assert saver.is_due(every_secs=10, overhead_percent=1)
+        assert saver.is_due(every_secs=0, overhead_percent=1), "the first costs nothing"
+        saver.save(tasks.draft(current, 5))
+        saver.wait()
+        cost = saver.finished()
+        assert cost.total_secs == 3, "one second for each look at the clock"
+        began = started + 12
+        for percent, secs in ((10, 30), (1, 300), (0.1, 600)):
+            clock.now = began + secs - 2
+            assert not saver.is_due(every_secs=0, overhead_percent=percent)
+            assert saver.is_due(every_secs=0, overhead_percent=percent)
+
+
+def test_the_overhead_is_told_after_a_few_saves(current, tmp_path):
+    clock = Clock()
+    with saving.Saver(tasks.keeper(tmp_path), current, clock=clock) as saver:
+        saver.begin(0)
+        for step in range(1, 6):
+            assert saver.overhead_percent == 0
+            saver.save(tasks.draft(current, step))
+            saver.wait()
+        assert 20 < saver.overhead_percent < 60
+
+
+# One at a time.
+
+
+@pytest.fixture
+def blocked(tmp_path):
+    """A directory in which a save can't go on before somebody writes to the pipe."""
+    pipe = tmp_path / "summaries" / EVENTS
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    yield tmp_path, pipe
+
+
+def test_one_save_is_in_flight_and_the_next_waits_for_it(current, blocked):
+    run_dir, pipe = blocked
+    saver = saving.Saver(tasks.keeper(run_dir, "loss:min"), current)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        first = tasks.draft(current, 5, metrics={"loss": 1.0}, events={EVENTS: 0})
+        saver.save(first)
+        assert saver.finished() is None
+        assert not saver.is_best(6, {"loss": 2.0}), "what is in flight counts"
+        assert saver.is_best(6, {"loss": 0.5})
+        second = pool.submit(saver.save, tasks.draft(current, 6))
+        assert tasks.steps(run_dir / "recent") == []
+        with open(pipe, "wb"):
+            error = second.exception()
+    # A pipe can't be synced, so the first one failed; nothing was begun.
+    assert isinstance(error, checkpoints.SaveError)
+    assert f"{run_dir}/recent/ckpt-5 could not be saved: " in str(error)
+    assert tasks.steps(run_dir / "recent") == []
+    assert saver.is_best(6, {"loss": 2.0}), "what failed counts not"
+    assert saver.failures == 1
+    with saver:
+        saver.save(tasks.draft(current, 6))
+        saver.wait()
+    assert tasks.steps(run_dir / "recent") == [6]
+    assert saver.failures == 0
+
+
+# Failures.
+
+
+def replace_by_file(run_dir):
+    """The directory of the checkpoints is gone, and a file is in its place."""
+    (run_dir / "recent").rename(run_dir / "aside")
+    (run_dir / "recent").write_text("not a directory")
+
+
+def put_back(run_dir):
+    (run_dir / "recent").unlink()
+    (run_dir / "aside").rename(run_dir / "recent")
+
+
+CALLS = {
+    "save": lambda saver, draft: saver.save(draft),
+    "wait": lambda saver, draft: saver.wait(),
+    "end": lambda saver, draft: saver.__exit__(None, None, None),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_failed_save_is_raised_by_the_next_call(current, tmp_path, call):
+    saver = saving.Saver(tasks.keeper(tmp_path), current)
+    saver.save(tasks.draft(current, 4))
+    saver.wait()
+    replace_by_file(tmp_path)
+    draft = tasks.draft(current, 5)
+    saver.save(draft)
+    text = (
+        rf"^{re.escape(str(tmp_path))}/recent/ckpt-5 could not be saved: "
+        rf"cannot write to the directory {re.escape(str(tmp_path))}/recent: .*\. "
+        r"Every earlier checkpoint is as it was\.$"
+    )
+    with pytest.raises(checkpoints.SaveError, match=text) as error:
+        call(saver, draft)
+    assert isinstance(error.value.__cause__, OSError)
+    assert saver.failures == 1
+    put_back(tmp_path)
+    assert tasks.steps(tmp_path / "recent") == [4]
+    with saving.Saver(tasks.keeper(tmp_path), current) as saver:
+        saver.save(draft)
+    assert tasks.steps(tmp_path / "recent") == [4, 5]
+
+
+def test_a_failed_save_is_raised_where_its_cost_is_asked_for(current, tmp_path):
+    saver = saving.Saver(tasks.keeper(tmp_path), current)
+    replace_by_file(tmp_path)
+    saver.save(tasks.draft(current, 5))
+    with pytest.raises(
+        checkpoints.SaveError, match="ckpt-5 could not be saved: cannot"
+    ):
+        while saver.finished() is None:
+            pass
+    assert saver.finished() is None
+    saver.save(tasks.draft(current, 5))
+    with pytest.raises(
+        checkpoints.SaveError, match="ckpt-5 could not be saved: cannot"
+    ):
+        saver.wait()
+    assert saver.failures == 2
+
+
+def test_another_error_on_its_way_is_not_hidden_by_that_of_a_save(current, tmp_path):
+    def train():
+        with saving.Saver(tasks.keeper(tmp_path), current) as saver:
+            replace_by_file(tmp_path)
+            saver.save(tasks.draft(current, 5))
+            raise ArithmeticError("the loss is bad")
+
+    with pytest.raises(ArithmeticError, match="the loss is bad"):
+        train()
+
+
+# In a run.
+
+
+CHOICES = {
+    "evaluate_every_steps": 4,
+    "save_every_steps": 2,
+    "best": (),
+    "allow_inexact": True,
+}
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("straight") / "run"
+    tasks.train(run_dir, calm(), **CHOICES, steps=12)
+    return run_dir
+
+
+def calm():
+    return tasks.calling(tasks.Light, lambda number: None)
+
+
+def lead(run_dir, to):
+    """The directory of the checkpoints is another one, or none, from one instant on."""
+    link = run_dir / "link"
+    link.symlink_to(run_dir / to)
+    link.replace(run_dir / "recent")
+
+
+def harmed(run_dir, mended_at=None):
+    """Four good steps, and a task that then harms the directory, and may mend it."""
+    tasks.train(run_dir, calm(), **CHOICES, steps=4)
+    (run_dir / "recent").rename(run_dir / "good")
+    (run_dir / "recent").symlink_to(run_dir / "good")
+    (run_dir / "bad").write_text("not a directory")
+
+    def hook(number):
+        if number == 1:
+            lead(run_dir, "bad")
+        if number == mended_at:
+            lead(run_dir, "good")
+
+    return tasks.calling(tasks.Light, hook)
+
+
+def test_a_run_tries_again_once_and_then_stops(straight, tmp_path):
+    run_dir = tmp_path / "run"
+    task = harmed(run_dir)
+    text = r"run/recent/ckpt-\d+ could not be saved: cannot write to the directory"
+    with tasks.logged() as lines, pytest.raises(checkpoints.SaveError, match=text):
+        tasks.train(run_dir, task, **CHOICES, steps=12)
+    said = [line for line in lines if "could not be saved" in line]
+    assert len(said) == 1
+    assert said[0].startswith("ERROR ")
+    assert said[0].endswith(" Trying again.")
+    lead(run_dir, "good")
+    assert tasks.steps(run_dir / "recent") == [2, 4]
+    tasks.train(run_dir, calm(), **CHOICES, steps=12)
+    tasks.assert_same_run(straight, run_dir)
+
+
+@pytest.mark.parametrize("mended_at", [5, None], ids=["and is mended", "to the end"])
+def test_a_run_may_go_on_without_saving(straight, tmp_path, mended_at):
+    """It saves when it is due again; the end of a run must be saved."""
+    run_dir = tmp_path / "run"
+    task = harmed(run_dir, mended_at)
+    choices = {**CHOICES, "steps": 12, "on_save_error": "continue"}
+    with tasks.logged() as lines:
+        if mended_at:
+            assert tasks.train(run_dir, task, **choices).step == 12
+        else:
+            with pytest.raises(checkpoints.SaveError) as error:
+                tasks.train(run_dir, task, **choices)
+            assert str(error.value) == (
+                "the state of step 12 could not be saved. Every earlier checkpoint is "
+                "as it was: make room, and run the same command again."
+            )
+            lead(run_dir, "good")
+    said = [line for line in lines if "could not be saved" in line]
+    assert said[0].endswith(" Trying again.")
+    if not mended_at:
+        assert said[1].endswith(" Training goes on (--on_save_error).")
+        assert tasks.steps(run_dir / "recent") == [2, 4]
+    tasks.train(run_dir, calm(), **choices)
+    tasks.assert_same_run(straight, run_dir, every=False)
+
+
+def test_a_process_that_may_not_write_so_much_fails_and_can_be_run_again(tmp_path):
+    """The limit on the size of files is that of the operating system."""
+    shutil.copy(tasks.__file__, tmp_path / "mine.py")
+    wide = {"task": "mine:Plain", "set": ("width=20000",), "steps": 4}
+    wide |= {"save_every_steps": 2, "evaluate_every_steps": 4}
+    flags = tasks.CHOICES | wide | {"set": "width=20000", "run_dir": "run"}
+    arguments = " ".join(f"--{name}={value}" for name, value in flags.items())
+    script = f"ulimit -f 200; exec {sys.executable} {processes.PROJECT}/run.py"
+    limited = subprocess.run(
+        ["/bin/bash", "-c", f"{script} {arguments}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert limited.returncode == 1, limited
+    assert "SaveError: run/recent/ckpt-" in limited.stderr
+    assert "could not be saved: " in limited.stderr
+    assert "File too large" in limited.stderr
+    assert "Traceback" not in limited.stderr
+    assert tasks.steps(tmp_path / "run/recent") == []
+    tasks.train(tmp_path / "run", tasks.Plain(width=20000), **wide)
+    assert tasks.steps(tmp_path / "run/recent") == [2, 4]
+    size = sum(path.stat().st_size for path in (tmp_path / "run/recent").glob("*-4.d*"))
+    assert size > 200 * 1024
+    assert json.loads((tmp_path / "run/config.json").read_text())["changes"] == []
