@@ -59,7 +59,10 @@ def test_the_arguments_of_a_run_give_its_choices_again_and_no_others():
         ("--steps=1.5", "flag --steps=1.5.*int"),
         ("--epochs=x", "flag --epochs=x.*float"),
         ("--resume=maybe", "value should be one of <auto|never|require>"),
-        ("--format=xml", "value should be one of <table|json>"),
+        (
+            "--format=xml",
+            "value should be one of <table|json|saved_model|keras|h5|weights>",
+        ),
         ("--batchsize=3", "Unknown command line flag 'batchsize'.*batch_size"),
     ],
 )

@@ -9,23 +9,31 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAYERS = [
-    "audit faults figures preemption reporting retention snapshot task terminal",
-    "config data storage",
+    "audit ema faults figures preemption reporting retention snapshot task terminal",
+    "config data records storage",
     "events lookup manifest record stream",
-    "catalog compatibility state",
-    "difference inspection steps upkeep",
+    "catalog compatibility reload state",
+    "difference inspection prediction steps upkeep",
     "answers checkpoints proof",
-    "saving",
+    "restore saving",
     "parts",
-    "evaluation resume",
-    "loop",
-    "commands",
+    "restored resume",
+    "averaging evaluation export loop",
+    "commands uses",
     "cli",
 ]
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names.split()}
 LIGHT = ["storage", "manifest", "retention", "config", "record", "catalog"]
-LIGHT += ["inspection", "events", "preemption", "upkeep", "terminal", "answers"]
-LIGHT += ["commands", "cli"]
+LIGHT += [
+    "inspection",
+    "events",
+    "preemption",
+    "records",
+    "upkeep",
+    "terminal",
+    "answers",
+]
+LIGHT += ["commands", "uses", "cli"]
 
 TREES = {
     ".".join(path.relative_to(ROOT / "trainer").with_suffix("").parts): ast.parse(

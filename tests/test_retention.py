@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -85,7 +86,7 @@ def test_a_tie_is_no_improvement(rule, value, record):
     ],
 )
 def test_a_gain_must_be_more_than_the_delta(rule, value, record, better):
-    assert rule.improves(value, record, min_delta=0.25) is better
+    assert dataclasses.replace(rule, min_delta=0.25).improves(value, record) is better
 
 
 @pytest.mark.parametrize(
@@ -120,6 +121,24 @@ def test_a_worse_value_is_never_promoted_over_a_better_one():
     assert rule.top(values) == kept
     assert rule.top(values | {40: 0.25}) == kept
     assert rule.top(values | {40: 0.15}) == [30, 40]
+
+
+def test_what_takes_the_place_of_another_must_be_better_by_the_delta():
+    rule = retention.Best("loss", "min", 1, min_delta=0.1)
+    assert rule.top({10: 1.0, 20: 0.95}) == [10]
+    assert rule.top({10: 1.0, 20: 0.95, 30: 0.85}) == [30]
+    assert rule.top({20: 0.95, 30: 0.85}, held=[30]) == [30], "20 was refused before"
+
+
+def test_a_free_place_needs_no_gain():
+    rule = retention.Best("loss", "min", 2, min_delta=0.1)
+    assert rule.top({10: 1.0, 20: 0.99}) == [20, 10]
+    assert rule.top({10: 1.0, 20: 0.99, 30: 0.95}) == [20, 10]
+    assert rule.top({10: 1.0, 20: 0.99, 30: 0.89}) == [30, 20]
+
+
+def test_who_has_a_place_keeps_it_on_a_tie():
+    assert retention.Best("loss", "min").top({10: 1.0, 20: 1.0}, held=[20]) == [20]
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from trainer import catalog, config, inspection, retention, storage, terminal, upkeep
+from trainer import catalog, config, inspection, storage, terminal, upkeep
 
 
 def list_checkpoints(choices: config.Config, package: str) -> int:
     """Every checkpoint of a run: step, metrics, size, age, marks"""
     del package
-    rows = inspection.list_checkpoints(choices.directory())
+    rows = inspection.list_checkpoints(choices.directory(), choices.rules())
     if choices.format == "json":
         terminal.say(json.dumps(rows, indent=1))
     else:
@@ -78,7 +78,7 @@ def prune(choices: config.Config, package: str) -> int:
     """Applies the retention rules now (--dry_run shows what would go)"""
     del package
     run_dir = choices.directory()
-    rules = upkeep.Upkeep.of(choices, tuple(map(retention.Best.parse, choices.best)))
+    rules = upkeep.Upkeep.of(choices)
     if not inspection.list_checkpoints(run_dir):
         raise catalog.NoCheckpointError(f"{run_dir} has no checkpoints.")
     if choices.dry_run:
@@ -96,8 +96,7 @@ def prune(choices: config.Config, package: str) -> int:
 
 
 def _selected(choices: config.Config, text: str) -> catalog.Entry:
-    rules = [retention.Best.parse(one) for one in choices.best]
-    return catalog.select(choices.directory(), text or "latest", rules)
+    return catalog.select(choices.directory(), text or "latest", choices.rules())
 
 
 def _text(value: Any) -> str:
@@ -108,7 +107,9 @@ def _text(value: Any) -> str:
 
 def _list_row(row: Mapping[str, Any]) -> dict[str, str]:
     marks = ["latest"] if row["latest"] else []
-    marks += [f"best {metric}" for metric in row["best_of"]]
+    for metric in row["best_of"]:
+        rank = row["ranks"].get(metric, 1)
+        marks.append(f"best {metric}" if rank == 1 else f"{rank}. best {metric}")
     metrics = " ".join(f"{name}={value:.4f}" for name, value in row["metrics"].items())
     age = "" if row["created"] is None else _age(time.time() - row["created"])
     marks += [f"lineage {row['lineage']}"] if row["lineage"] else []

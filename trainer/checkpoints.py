@@ -96,11 +96,17 @@ class Keeper:
           DamagedCheckpointError: its files are not what was committed.
           compatibility.IncompatibleCheckpointError: it doesn't fit; nothing was moved.
         """
-        mark = _verified(entry)
+        mark = verified(entry)
         _check_compatible(entry, current, mark)
         run_dir, recent = self.upkeep.run_dir, self.upkeep.recent
         own = run_dir.absolute() in entry.directory.absolute().parents
-        later = [e for e in catalog.scan(run_dir) if not own or e.step > entry.step]
+        later = [
+            e
+            for e in catalog.scan(run_dir)
+            if not own
+            or e.step > entry.step
+            or (e.step == entry.step and e.manifest and e.manifest.files != mark.files)
+        ]
         self.upkeep.move_aside(later, number)
         if entry.directory != recent:
             housekeeping.link(mark, entry.directory, recent)
@@ -132,7 +138,7 @@ class Keeper:
                 storage.sync(self.upkeep.run_dir / "summaries" / name)
             storage.make_directory(directory)
             self._check_space(directory, draft)
-            _write(tree, directory, draft)
+            write(tree, directory, draft)
         except (OSError, tf.errors.OpError) as error:
             with contextlib.suppress(OSError):
                 housekeeping.remove_debris(directory)
@@ -155,10 +161,14 @@ class Keeper:
             )
 
 
-def _write(
+def write(
     tree: tf.train.Checkpoint, directory: pathlib.Path, draft: manifest.Manifest
 ) -> None:
-    """Writes the files of a checkpoint and commits them."""
+    """Writes the files of a checkpoint and commits them.
+
+    Raises:
+      OSError, tf.errors.OpError: they could not be written.
+    """
 
     def commit(prefix: str) -> None:
         # In place, and not yet recorded by the manager: now they become durable.
@@ -187,8 +197,20 @@ def load_networks(entry: catalog.Entry, current: state.State) -> None:
       DamagedCheckpointError: the files are not what was committed.
       compatibility.IncompatibleCheckpointError: the networks are other ones.
     """
-    _check_compatible(entry, current, _verified(entry), networks_only=True)
-    current.restore_networks(str(entry.prefix))
+    mark = verified(entry)
+    _check_compatible(entry, current, mark, networks_only=True)
+    current.restore_networks(str(entry.prefix), mark.variables)
+
+
+def load_all(entry: catalog.Entry, current: state.State) -> None:
+    """Verifies a checkpoint and restores all of it. Changes no file.
+
+    Raises:
+      DamagedCheckpointError: the files are not what was committed.
+      compatibility.IncompatibleCheckpointError: it is of another state.
+    """
+    _check_compatible(entry, current, verified(entry))
+    current.restore(str(entry.prefix))
 
 
 def load_weights(entry: catalog.Entry, current: state.State) -> state.Match:
@@ -197,10 +219,15 @@ def load_weights(entry: catalog.Entry, current: state.State) -> state.Match:
     Raises:
       DamagedCheckpointError: the files are not what was committed.
     """
-    return current.take_weights(str(entry.prefix), _verified(entry).variables)
+    return current.take_weights(str(entry.prefix), verified(entry).variables)
 
 
-def _verified(entry: catalog.Entry) -> manifest.Manifest:
+def verified(entry: catalog.Entry) -> manifest.Manifest:
+    """The manifest of a checkpoint whose every byte is right.
+
+    Raises:
+      DamagedCheckpointError: the files are not what was committed.
+    """
     problem = entry.problem
     if entry.manifest is not None:
         problem = manifest.damage(entry.directory, entry.manifest)

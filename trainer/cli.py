@@ -7,17 +7,21 @@ Exit codes: 0 done; 1 failed; 2 the command line or the configuration is wrong;
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 
 from absl import flags
 
-from trainer import answers, catalog, commands, config, record, terminal
+from trainer import answers, catalog, commands, config, record, terminal, uses
 
 _COMMANDS: Mapping[str, Callable[[config.Config, str], int]] = {
     "train": commands.train,
-    "evaluate": commands.evaluate,
+    "evaluate": uses.evaluate,
+    "predict": uses.predict,
+    "export": uses.export,
+    "average": uses.average,
     "list": answers.list_checkpoints,
     "show": answers.show,
     "diff": answers.diff,
@@ -60,11 +64,19 @@ def main(argv: Sequence[str], *, package: str) -> int:
         given = {name for name in values if values[name].present}
         choices = record.complete(config.from_flags(values), given)
         debug = choices.debug
+        if choices.format in config.EXPORTS and command != "export":
+            raise config.ConfigError(
+                f"--format={choices.format} is for export: expected table or json."
+            )
         return _COMMANDS[command](choices, package)
     except (config.ConfigError, catalog.NoCheckpointError, flags.Error) as error:
         return _tell(error, debug, terminal.WRONG)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; nor may the exit flush anything.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return terminal.FAILED
     except Exception as error:
         return _tell(error, debug, terminal.FAILED)
 

@@ -1,4 +1,4 @@
-"""The commands that run a task: `train`, `evaluate`, `prove`, `tasks`.
+"""The commands that run a task: `train`, `prove`, `tasks`.
 
 TensorFlow is imported inside them, so that the others answer without it.
 """
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from typing import Any
 
-from trainer import catalog, config, preemption, retention, terminal
+from trainer import catalog, config, preemption, terminal
 
 _SHOWN_DIFFERENCES = 10
 
@@ -21,6 +21,7 @@ _SHOWN_DIFFERENCES = 10
 def train(choices: config.Config, package: str) -> int:
     """Trains to --steps or --epochs in total; goes on from where it was"""
     run_dir = choices.directory()
+    choices.rules()  # raises here what would be wrong later
     with preemption.listening() as stop:
         try:
             with stop.interrupting():
@@ -50,7 +51,7 @@ def train(choices: config.Config, package: str) -> int:
     else:
         terminal.say(f"already complete at {place}{why}: nothing to do. {more}")
     terminal.say(f"latest     {catalog.select(run_dir, 'latest', ()).prefix}")
-    for rule in map(retention.Best.parse, choices.best):
+    for rule in choices.rules():
         for entry in catalog.ranked(run_dir / catalog.BEST / rule.metric, rule):
             if entry.manifest:
                 value = entry.manifest.metrics[rule.metric]
@@ -59,23 +60,6 @@ def train(choices: config.Config, package: str) -> int:
         terminal.say(f"INEXACT    {what}")
     terminal.say(f"evaluate   python run.py evaluate --run_dir={run_dir}")
     terminal.say(f"watch      tensorboard --logdir={run_dir.parent}")
-    return terminal.DONE
-
-
-def evaluate(choices: config.Config, package: str) -> int:
-    """Evaluates --checkpoint on --split and prints the metrics"""
-    run_dir = choices.directory()
-    rules = [retention.Best.parse(text) for text in choices.best]
-    entry = catalog.select(run_dir, choices.checkpoint or catalog.BEST, rules)
-    with terminal.quiet_import(choices.debug):
-        from trainer import evaluation, lookup
-    task = lookup.create(choices.task, choices.set, package=package)
-    metrics = evaluation.evaluate(choices, task, entry)
-    row = {"step": entry.step, "path": str(entry.prefix), "split": choices.split}
-    if choices.format == "json":
-        terminal.say(json.dumps({**row, "metrics": metrics}))
-    else:
-        terminal.print_table([{**row, **{k: f"{v:.6g}" for k, v in metrics.items()}}])
     return terminal.DONE
 
 

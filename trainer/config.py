@@ -25,6 +25,7 @@ from trainer import retention
 # What a choice touches: the numbers that come out (`TRAJECTORY`), only the course of
 # the run (`RUN`), or nothing but this one command (`COMMAND`, never written down).
 TRAJECTORY, RUN, COMMAND = "trajectory", "run", "command"
+EXPORTS = ("saved_model", "keras", "h5", "weights")
 _FORBIDDEN = re.compile(r"[\[\]*?]")
 
 
@@ -119,6 +120,20 @@ class Config:
         "name:min|max[:count]: keep the best by this metric; repeatable "
         "(the task's own choice).",
     )
+    best_min_delta: float = _option(
+        0.0,
+        RUN,
+        "What takes the place of a best one must be better by more than this.",
+        minimum=0,
+    )
+    ema: float = _option(
+        0.0,
+        TRAJECTORY,
+        "Evaluate, rank and export an exponential moving average of the weights with "
+        "this decay, such as 0.999; 0: the weights themselves.",
+        minimum=0,
+        maximum=1 - 1e-9,
+    )
     resume: str = _option(
         "auto",
         COMMAND,
@@ -132,12 +147,14 @@ class Config:
     early_stop_patience: int = _option(
         0,
         RUN,
-        "Stop after so many evaluations in a row without a better first --best metric; "
-        "0: don't.",
+        "Stop after so many evaluations in a row that were no better; 0: don't.",
         minimum=0,
     )
     early_stop_min_delta: float = _option(
         0.0, RUN, "What is better must be so by more than this.", minimum=0
+    )
+    early_stop_metric: str = _option(
+        "", RUN, "Which of the --best metrics must get better (the first)."
     )
     on_nonfinite: str = _option(
         "halt",
@@ -153,16 +170,26 @@ class Config:
     checkpoint: str = _option(
         "",
         COMMAND,
-        "best, best:metric, latest, step:N or a path. train: go back to it, what came "
-        "later is moved aside (the newest); evaluate: this one (best).",
+        "best, best:metric, latest, step:N or a path. train: go back to it, and move "
+        "aside what came later (the newest); evaluate, predict, export: use it (best).",
     )
     init_from: str = _option(
         "", RUN, "A checkpoint whose weights a new run begins with, where they fit."
     )
     kills: int = _option(20, COMMAND, "prove: how many processes to kill.", minimum=0)
+    data: str = _option(
+        "", COMMAND, "evaluate, predict: an .npz with the examples, instead of --split."
+    )
+    output: str = _option(
+        "",
+        COMMAND,
+        "predict: a .npz, or any other file for JSON lines (stdout). export: the file "
+        "or directory; {step}, {epoch:02d} and {val_loss:.4f} (any metric) are filled "
+        "in (exports/<format>/<step> in the run directory).",
+    )
     against: str = _option("", COMMAND, "diff: the other checkpoint.")
     dry_run: bool = _option(False, COMMAND, "prune: only say what would go.")
-    split: str = _option("valid", COMMAND, "evaluate: which examples.")
+    split: str = _option("valid", COMMAND, "evaluate, predict: which examples.")
     progress: str = _option(
         "auto",
         COMMAND,
@@ -170,7 +197,11 @@ class Config:
         choices=("auto", "bar", "lines", "none"),
     )
     format: str = _option(
-        "table", COMMAND, "Of what is printed.", choices=("table", "json")
+        "table",
+        COMMAND,
+        "Of what is printed: table or json. export: saved_model (also if nothing is "
+        "said), keras, h5 or weights.",
+        choices=("table", "json", *EXPORTS),
     )
     debug: bool = _option(False, COMMAND, "Show tracebacks and TensorFlow's own log.")
 
@@ -208,18 +239,36 @@ class Config:
                 "that for a pattern and could not read its checkpoints back. Choose a "
                 "name without [ ] * ?."
             )
-        metrics = set()
-        for text in self.best:
-            try:
-                metric = retention.Best.parse(text).metric
-            except ValueError as error:
-                raise ConfigError(f"--best: {error}") from None
-            if metric in metrics:
+        metrics = [text.partition(":")[0] for text in self.best]
+        for metric in metrics:
+            if metrics.count(metric) > 1:
                 raise ConfigError(
                     f"--best: {metric} is given twice, and one directory holds the "
                     "best by a metric. Say it once, as name:min|max[:count]."
                 )
-            metrics.add(metric)
+        if self.best and self.early_stop_metric not in ("", *metrics):
+            raise ConfigError(
+                f"--early_stop_metric={self.early_stop_metric}: --best does not say "
+                "whether less or more of it is better. Give it as a --best, too, such "
+                f"as --best={self.early_stop_metric}:min."
+            )
+        if any(":" in text for text in self.best):
+            self.rules()
+
+    def rules(self) -> tuple[retention.Best, ...]:
+        """What is best, the one that counts first.
+
+        Raises:
+          ConfigError: `--best` does not say it. (A bare name will do where the run has
+            said it already, see `record.complete`.)
+        """
+        try:
+            parsed = [retention.Best.parse(text) for text in self.best]
+        except ValueError as error:
+            raise ConfigError(f"--best: {error}") from None
+        return tuple(
+            dataclasses.replace(rule, min_delta=self.best_min_delta) for rule in parsed
+        )
 
     @staticmethod
     def _check_type(name: str, value: Any, kind: type) -> None:

@@ -8,18 +8,26 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from trainer import catalog, manifest
+from trainer import catalog, manifest, retention
 
 
-def list_checkpoints(run_dir: pathlib.Path) -> list[dict[str, Any]]:
+def list_checkpoints(
+    run_dir: pathlib.Path, rules: Sequence[retention.Best] = ()
+) -> list[dict[str, Any]]:
     """One row a checkpoint file set, newest step first.
 
+    Args:
+      run_dir: of the run.
+      rules: what is best, for the ranks.
+
     Returns:
-      `{"step", "path", "kind": "recent"|"best", "best_of": [...], "latest": bool,
-      "metrics": {...}, "bytes", "created", "lineage", "status":
-      "ok"|"damaged"|"incomplete"}`. The lineage counts how often the run had gone back.
+      `{"step", "path", "kind": "recent"|"best", "best_of": [...], "ranks": {...},
+      "latest": bool, "metrics": {...}, "bytes", "created", "lineage", "status":
+      "ok"|"damaged"|"incomplete"}`. The ranks count from 1, by metric. The lineage
+      counts how often the run had gone back.
       The status looks at sizes only; `verify` reads every byte. `created` is seconds
       since the epoch. Bytes are counted for each row, though a best one shares its
       bytes with a recent one of the same step.
@@ -34,9 +42,18 @@ def list_checkpoints(run_dir: pathlib.Path) -> list[dict[str, Any]]:
     for directory in catalog.best_directories(run_dir):
         for step in manifest.steps(directory):
             best_of.setdefault(step, []).append(directory.name)
+    ranks: dict[int, dict[str, int]] = {}
+    for rule in rules:
+        best = catalog.ranked(run_dir / catalog.BEST / rule.metric, rule)
+        for rank, entry in enumerate(best, start=1):
+            ranks.setdefault(entry.step, {})[rule.metric] = rank
     recent = run_dir / catalog.RECENT
     return [
-        _row(entry, best_of, latest=entry is latest, recent=entry.directory == recent)
+        {
+            **_row(entry, latest=entry is latest, recent=entry.directory == recent),
+            "best_of": best_of.get(entry.step, []),
+            "ranks": ranks.get(entry.step, {}),
+        }
         for entry in entries
     ]
 
@@ -94,15 +111,12 @@ def _scan(run_dir: pathlib.Path) -> list[catalog.Entry]:
     return catalog.scan(run_dir)
 
 
-def _row(
-    entry: catalog.Entry, best_of: dict[int, list[str]], *, latest: bool, recent: bool
-) -> dict[str, Any]:
+def _row(entry: catalog.Entry, *, latest: bool, recent: bool) -> dict[str, Any]:
     mark = entry.manifest
     return {
         "step": entry.step,
         "path": str(entry.prefix),
         "kind": "recent" if recent else "best",
-        "best_of": best_of.get(entry.step, []),
         "latest": latest,
         "metrics": dict(mark.metrics) if mark else {},
         "bytes": mark.bytes if mark else 0,

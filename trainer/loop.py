@@ -24,6 +24,7 @@ from trainer import (
     manifest,
     parts,
     preemption,
+    records,
     resume,
     steps,
     storage,
@@ -178,31 +179,32 @@ def _evaluate(run: parts.Run, step: int) -> bool:
     progress = run.state.progress
     if run.evaluation is None or not due or progress.get("evaluated") == step:
         return False
-    metrics = run.evaluation.run(run.stop)
-    if metrics is None:
-        return False  # asked to stop: the next start evaluates here
-    records = dict(progress.get("records", {}))
-    for rule in run.best:
-        value, best = metrics[rule.metric], records.get(rule.metric)
-        if rule.improves(value, best and best["value"]):
-            records[rule.metric] = {"step": step, "value": value}
-    progress.update(evaluated=step, metrics=metrics, records=records)
-    _count_patience(run, step, metrics)
-    run.reporter.evaluation(step, metrics, records)
+    with run.state.averages.applied():
+        metrics = run.evaluation.run(run.stop)
+        if metrics is None:
+            return False  # asked to stop: the next start evaluates here
+        best = records.judge(progress.get("records", {}), run.best, step, metrics)
+        if any(record["step"] == step for record in best.values()):
+            run.reporter.figures(step, run.figures())
+    progress.update(evaluated=step, metrics=metrics, records=best)
+    _count_stale(run, step, metrics)
+    run.reporter.evaluation(step, metrics, best)
     return True
 
 
-def _count_patience(run: parts.Run, step: int, metrics: dict[str, float]) -> None:
-    """Counts the evaluations in a row that were no better, for early stopping."""
-    if not run.best:
+def _count_stale(run: parts.Run, step: int, metrics: dict[str, float]) -> None:
+    """Counts on for early stopping, by the metric that is asked for."""
+    wanted = run.choices.early_stop_metric
+    rule = next((r for r in run.best if wanted in ("", r.metric)), None)
+    if rule is None:
         return
-    rule, value = run.best[0], metrics[run.best[0].metric]
-    seen = run.state.progress.get("patience", {"value": None, "stale": 0})
-    delta = run.choices.early_stop_min_delta
-    if rule.improves(value, seen["value"], min_delta=delta):
-        run.state.progress["patience"] = {"value": value, "step": step, "stale": 0}
-    else:
-        run.state.progress["patience"] = {**seen, "stale": seen["stale"] + 1}
+    run.state.progress["patience"] = records.count_stale(
+        run.state.progress.get("patience", {}),
+        rule,
+        step,
+        metrics,
+        min_delta=run.choices.early_stop_min_delta,
+    )
 
 
 def _is_complete(run: parts.Run, step: int) -> bool:

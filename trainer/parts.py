@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -19,6 +19,7 @@ from trainer import (
     checkpoints,
     config,
     data,
+    prediction,
     preemption,
     record,
     reporting,
@@ -73,6 +74,7 @@ class Run:
     inputs: data.Shuffled | stream.Stream
     train_loop: steps.TrainLoop
     evaluation: steps.EvaluationLoop | None
+    figures: Callable[[], Mapping[str, Any]]
     reporter: reporting.Reporter
     stop: preemption.Request
     inexact: tuple[str, ...] = ()
@@ -92,16 +94,10 @@ def assemble(
     examples = data.split(sources, "train")
     noted = record.settle(choices, task.hyperparameters(), _facts(examples))
     schedule = _schedule(choices, examples)
-    inputs = training_input(choices, task, sources)
-    current = state.build(
-        task,
-        inputs.batch,
-        seed=choices.seed,
-        iterator=inputs.iterator if isinstance(inputs, stream.Stream) else None,
-    )
+    inputs, current = training(choices, task, sources)
     evaluation = _evaluation(choices, task, sources, current)
-    best = tuple(map(retention.Best.parse, choices.best)) if evaluation else ()
-    keeper = checkpoints.Keeper(upkeep.Upkeep.of(choices, best))
+    best = choices.rules() if evaluation else ()
+    keeper = checkpoints.Keeper(upkeep.Upkeep.of(choices))
     return Run(
         choices=choices,
         record=noted,
@@ -113,6 +109,7 @@ def assemble(
         inputs=inputs,
         train_loop=steps.TrainLoop(task, current, inputs),
         evaluation=evaluation,
+        figures=_figures(choices, task, sources, current),
         reporter=reporting.Reporter(
             choices.directory() / "summaries",
             progress=choices.progress,
@@ -123,26 +120,38 @@ def assemble(
     )
 
 
-def training_input(
+def training(
     choices: config.Config, task: contract.Task, sources: Mapping[str, Any]
-) -> data.Shuffled | stream.Stream:
-    """The batches that training sees.
+) -> tuple[data.Shuffled | stream.Stream, state.State]:
+    """The batches that training sees, and the state that it moves.
 
     Raises:
       data.DataError: there is no split `train`.
       stream.StreamError: it is a dataset whose position can't be saved.
     """
     examples = data.split(sources, "train")
-    batch_size, seed = choices.batch_size, choices.seed
-    if not isinstance(examples, tf.data.Dataset):
-        return data.Shuffled(
-            task=task, source=examples, batch_size=batch_size, seed=seed
+    iterator = None
+    inputs: data.Shuffled | stream.Stream
+    if isinstance(examples, tf.data.Dataset):
+        inputs = stream.Stream(
+            task=task,
+            dataset=examples,
+            batch_size=choices.batch_size,
+            seed=choices.seed,
         )
-    endless = stream.Stream(
-        task=task, dataset=examples, batch_size=batch_size, seed=seed
+        inputs.check()
+        iterator = inputs.iterator
+    else:
+        inputs = data.Shuffled(
+            task=task,
+            source=examples,
+            batch_size=choices.batch_size,
+            seed=choices.seed,
+        )
+    current = state.build(
+        task, inputs.batch, seed=choices.seed, iterator=iterator, ema=choices.ema
     )
-    endless.check()
-    return endless
+    return inputs, current
 
 
 def _facts(examples: Any) -> dict[str, Any]:
@@ -188,14 +197,32 @@ def _evaluation(
         return None
     valid = data.ordered(data.split(sources, "valid"), choices.eval_batch_size)
     evaluation = steps.EvaluationLoop(task, current.networks, valid)
-    for rule in map(retention.Best.parse, choices.best):
-        # Training gives most metrics as well; only for others a look is worth a trace.
-        if rule.metric not in current.totals and rule.metric not in evaluation.names:
+    for rule in choices.rules():
+        if rule.metric not in evaluation.names:
             raise config.ConfigError(
                 f"--best={rule}: the task has no metric {rule.metric!r}."
                 f"{config.suggest(rule.metric, evaluation.names)}"
             )
     return evaluation
+
+
+def _figures(
+    choices: config.Config,
+    task: contract.Task,
+    sources: Mapping[str, Any],
+    current: state.State,
+) -> Callable[[], Mapping[str, Any]]:
+    """Draws the task's figures of the networks as they are, if it has any."""
+    if "valid" not in sources or type(task).figures is contract.Task.figures:
+        return dict
+    valid = data.ordered(data.split(sources, "valid"), choices.eval_batch_size)
+    predictor = prediction.Predictor(task, current.networks, valid.element_spec[0])
+
+    def draw() -> Mapping[str, Any]:
+        examples, predicted = zip(*predictor.run(valid), strict=True)
+        return task.figures(prediction.joined(examples), prediction.joined(predicted))
+
+    return draw
 
 
 def versions() -> dict[str, str]:

@@ -17,7 +17,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-import tensorflow as tf
 from absl import logging
 from tensorboard.backend.event_processing import event_accumulator
 
@@ -205,7 +204,7 @@ def _scalars(directory: pathlib.Path) -> dict[str, list[tuple[int, bytes]]]:
     accumulator.Reload()
     return {
         tag: [
-            (event.step, tf.make_ndarray(event.tensor_proto).tobytes())
+            (event.step, event.tensor_proto.SerializeToString(deterministic=True))
             for event in accumulator.Tensors(tag)
         ]
         for tag in accumulator.Tags()["tensors"]

@@ -17,7 +17,7 @@ from typing import Any
 import xxhash
 
 from trainer import config as configuration
-from trainer import storage
+from trainer import retention, storage
 
 _FIELDS = {field.name: field for field in dataclasses.fields(configuration.Config)}
 _LENGTH = {"steps", "epochs"}  # two ways to say one thing
@@ -79,6 +79,9 @@ def complete(
         unsaid -= _LENGTH
     own = {name: choices[name] for name in unsaid}
     own |= {name: tuple(v) for name, v in own.items() if isinstance(v, list)}
+    if "best" in given:
+        rules = {text.partition(":")[0]: text for text in choices["best"]}
+        own["best"] = tuple(rules.get(text, text) for text in config.best)
     settings = [f"{name}={_text(value)}" for name, value in choices["set"].items()]
     own["set"] = (*settings, *(config.set if "set" in given else ()))
     try:
@@ -109,6 +112,8 @@ def settle(
         return Record(choices)
     before = read(path)
     different = _difference(_trajectory(before.choices), _trajectory(choices))
+    if _reranked(before.choices, choices):
+        different["best"] = [before.choices["best"], choices["best"]]
     refused = {k: v for k, v in different.items() if k not in config.allow_change}
     if refused:
         lines = [f"  {k}: {v[0]!r} there, {v[1]!r} here" for k, v in refused.items()]
@@ -189,6 +194,18 @@ def _choices(
     recorded["facts"] = dict(facts)
     as_read_back: dict[str, Any] = json.loads(json.dumps(recorded))
     return as_read_back
+
+
+def _reranked(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether what was best by one rule would be ranked by another, or no more."""
+    ranks = [
+        {rule.metric: rule.mode for rule in map(retention.Best.parse, choices["best"])}
+        for choices in (there, here)
+    ]
+    first = [next(iter(rank.items()), None) for rank in ranks]
+    return bool(ranks[0]) and (
+        first[0] != first[1] or not ranks[0].items() <= ranks[1].items()
+    )
 
 
 def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:

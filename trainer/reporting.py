@@ -125,7 +125,8 @@ class Reporter:
         self, step: int, metrics: Mapping[str, float], best: Mapping[str, Any]
     ) -> None:
         """The metrics of an evaluation, and the best values so far with their steps."""
-        self._scalars(EVAL, step, metrics)
+        bests = {f"best/{name}": record["value"] for name, record in best.items()}
+        self._scalars(EVAL, step, {**metrics, **bests})
         self._best = "; ".join(
             f"best {name} {record['value']:.4f} at step {record['step']}"
             for name, record in best.items()
@@ -135,6 +136,12 @@ class Reporter:
                 "step %d evaluated: %s; %s", step, _listed(metrics), self._best
             )
         self._say(f"{_listed(metrics)} {self._best}")
+
+    def figures(self, step: int, images: Mapping[str, Any]) -> None:
+        """Images of a new best: uint8 `[H, W, 3]` by name."""
+        with self._writer(EVAL).as_default(step=step):
+            for name, image in images.items():
+                tf.summary.image(name, image[None])
 
     def advance(self, step: int) -> None:
         """Training has come to `step`."""

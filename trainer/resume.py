@@ -148,6 +148,7 @@ def restore(run: parts.Run, *, scheduled: bool = False) -> manifest.Manifest | N
     events.cut(summaries, found.events if found else {})
     if found is None:
         return None
+    _recover_records(run)
     for name, (old, new) in run.state.apply_learning_rates().items():
         logging.warning(
             "the learning rate of %s was %g and is now %g, as the configuration says",
@@ -156,3 +157,19 @@ def restore(run: parts.Run, *, scheduled: bool = False) -> manifest.Manifest | N
             new,
         )
     return found
+
+
+def _recover_records(run: parts.Run) -> None:
+    """Takes from the directories the records of metrics that are ranked anew."""
+    progress = run.state.progress
+    kept, found = progress.get("records", {}), {}
+    for rule in run.best:
+        if kept.get(rule.metric, {}).get("mode") == rule.mode:
+            continue
+        directory = run.choices.directory() / catalog.BEST / rule.metric
+        best = next(iter(catalog.ranked(directory, rule)), None)
+        if best is not None and best.manifest is not None:
+            value = best.manifest.metrics[rule.metric]
+            found[rule.metric] = {"step": best.step, "value": value, "mode": rule.mode}
+    if found:
+        progress["records"] = {**kept, **found}

@@ -6,21 +6,26 @@ every rule is tested with a table; `checkpoints.Keeper` alone deletes.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 _RULE = re.compile(r"([A-Za-z0-9][\w.\-]*):(min|max)(?::([1-9]\d{0,5}))?")
 
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """Keep the `count` checkpoints with the smallest or the largest `metric`."""
+    """Keep the `count` checkpoints with the smallest or the largest `metric`.
+
+    What is to take the place of another must be better by more than `min_delta`.
+    """
 
     metric: str
     mode: str
     count: int = 1
+    min_delta: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> Best:
@@ -40,9 +45,7 @@ class Best:
     def __str__(self) -> str:
         return f"{self.metric}:{self.mode}:{self.count}"
 
-    def improves(
-        self, value: float, record: float | None, *, min_delta: float = 0.0
-    ) -> bool:
+    def improves(self, value: float, record: float | None) -> bool:
         """Whether `value` beats `record` by more than `min_delta`.
 
         NaN and infinities never do, nor do ties.
@@ -52,16 +55,33 @@ class Best:
         if record is None:
             return True
         gain = record - value if self.mode == "min" else value - record
-        return gain > min_delta
+        return gain > self.min_delta
 
-    def top(self, values: Mapping[int, float]) -> list[int]:
-        """The steps to keep, best first, from the metric's value by step.
+    def top(self, values: Mapping[int, float], held: Collection[int] = ()) -> list[int]:
+        """The steps to keep, best first.
 
         Values that are not finite never count; of equal ones the earlier step wins.
+
+        Args:
+          values: of the metric, by step.
+          held: the steps that have a place already, which others must win from them.
         """
         sign = 1.0 if self.mode == "min" else -1.0
-        finite = [(sign * v, step) for step, v in values.items() if math.isfinite(v)]
-        return [step for _, step in sorted(finite)[: self.count]]
+
+        def rank(step: int) -> tuple[float, int]:
+            return sign * values[step], step
+
+        finite = sorted(step for step, value in values.items() if math.isfinite(value))
+        kept = sorted((step for step in finite if step in held), key=rank)[: self.count]
+        for step in finite:
+            if step in held:
+                continue
+            if len(kept) == self.count:
+                if not self.improves(values[step], values[kept[-1]]):
+                    continue
+                kept.pop()
+            bisect.insort(kept, step, key=rank)
+        return kept
 
 
 def recent(

@@ -12,15 +12,17 @@ a shared variable once.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, final
 
 import keras
 import tensorflow as tf
 from keras.src.random import seed_generator
 
+from trainer import ema as moving
 from trainer import manifest
 from trainer import task as contract
 
@@ -52,6 +54,7 @@ class State:
       trained: by optimizer, the variables that it trains.
       totals: float64 variables: the sum of each training value since the last report,
         and under `examples` over how many.
+      averages: moving averages of the networks' variables; none without `ema`.
       progress: what lives in Python; JSON in the checkpoint.
       tree: the `tf.train.Checkpoint` of all this.
     """
@@ -64,6 +67,7 @@ class State:
         value_names: Iterable[str],
         extra: Mapping[str, Any],
         iterator: Any = None,
+        ema: float = 0.0,
     ) -> None:
         items = contract.network_items(networks)
         self._network_names = tuple(items)
@@ -79,6 +83,7 @@ class State:
             name: tf.Variable(0.0, dtype=tf.float64, name=name)
             for name in (*value_names, "examples")
         }
+        self.averages = moving.Averages(items, decay=ema)
         self.progress: dict[str, Any] = {}
         self._packed = tf.Variable("{}", dtype=tf.string, name="progress")
         children: dict[str, Any] = {
@@ -91,11 +96,13 @@ class State:
             "totals": self.totals,
             "task": {name: _trackable(name, one) for name, one in extra.items()},
         }
+        if ema:
+            children[moving.NAME] = list(self.averages.variables.values())
         if iterator is not None:
             children["input"] = iterator
         own = set(children)
         for name, network in items.items():
-            _add(children, _variables_part(name), list(network.variables))
+            _add(children, variables_part(name), list(network.variables))
             _add(children, name, network)
         self._network_parts = {k: v for k, v in children.items() if k not in own}
         for name, optimizer in self.optimizers.items():
@@ -118,24 +125,36 @@ class State:
         self.tree.restore(prefix).assert_consumed()
         self.progress = json.loads(self._packed.numpy())
 
-    def restore_networks(self, prefix: str) -> None:
-        """Puts the saved values into the networks alone.
+    def restore_networks(self, prefix: str, saved: Sequence[manifest.Variable]) -> None:
+        """Puts the saved values into the networks alone, averages where there are any.
 
         Raises:
           AssertionError: a variable of a network has no match in the checkpoint.
         """
-        reader = tf.train.Checkpoint(**self._network_parts)
+        parts = dict(self._network_parts)
+        live = moving.averaged(contract.network_items(self.networks))
+        averages = [tf.Variable(one) for one in live.values()]
+        averaged = any(one.path.startswith(f"{moving.NAME}/") for one in saved)
+        if averaged:
+            parts[moving.NAME] = averages
+        reader = tf.train.Checkpoint(**parts)
         reader.read(prefix).assert_existing_objects_matched().expect_partial()
+        if averaged:
+            for variable, average in zip(live.values(), averages, strict=True):
+                variable.assign(average)
 
     def take_weights(self, prefix: str, saved: Sequence[manifest.Variable]) -> Match:
         """Takes from a checkpoint the networks' weights that fit by path and shape."""
         values: dict[str, tf.Variable] = {}
         parts: dict[str, list[tf.Variable]] = {}
-        for name in contract.network_items(self.networks):
+        for name in (*contract.network_items(self.networks), moving.NAME):
             listed = [one for one in saved if one.path.startswith(f"{name}/")]
             variables = [tf.Variable(tf.zeros(v.shape, v.dtype)) for v in listed]
-            parts[_variables_part(name)] = variables
-            values |= dict(zip((v.path for v in listed), variables, strict=True))
+            part = name if name == moving.NAME else variables_part(name)
+            parts[part] = variables
+            # Averages come last: they take the place of what they are of.
+            paths = [v.path.removeprefix(f"{moving.NAME}/") for v in listed]
+            values |= dict(zip(paths, variables, strict=True))
         reader = tf.train.Checkpoint(**parts)
         reader.read(prefix).assert_existing_objects_matched().expect_partial()
         here = {k: v for k, v in self.variables().items() if self.of_network(k)}
@@ -148,6 +167,7 @@ class State:
         ]
         for path in fitting:
             here[path].assign(values[path])
+        self.averages.reset()
         return Match(
             taken=tuple(fitting),
             fresh=tuple(path for path in here if path not in fitting),
@@ -192,6 +212,8 @@ class State:
                 (f"{part}/{v.path.removeprefix(prefix)}", v.value)
                 for v in one.variables
             ]
+        averages = self.averages.variables.items()
+        named += [(f"{moving.NAME}/{name}", v) for name, v in averages]
         known = {id(variable) for _, variable in named}
         named += [(path, v) for path, v in _walk(self.tree) if id(v) not in known]
         found: dict[str, tf.Variable] = {}
@@ -221,6 +243,7 @@ def build(
     *,
     seed: int,
     iterator: Any = None,
+    ema: float = 0.0,
 ) -> State:
     """Builds networks, then optimizers, then the tree: the order that loses nothing.
 
@@ -229,6 +252,7 @@ def build(
       batch: the training input, from a step (int64 scalar); traced, not run.
       seed: of the initial weights and of every random generator.
       iterator: of the input, where that is a stream.
+      ema: the decay of a moving average of the weights; 0: none is kept.
 
     Raises:
       task.TaskError: the task doesn't keep its side of the contract.
@@ -261,10 +285,27 @@ def build(
         value_names=value_names,
         extra=task.state(networks),
         iterator=iterator,
+        ema=ema,
     )
 
 
-def _variables_part(network: str) -> str:
+@contextlib.contextmanager
+def unmoved(function: Any) -> Iterator[None]:
+    """Puts back, in the end, what a concrete function may have moved.
+
+    That is what is not trained: the state of a recurrent layer, or of a generator.
+    """
+    movable = [one for one in function.graph.variables if not one.trainable]
+    before = [variable.read_value() for variable in movable]
+    try:
+        yield
+    finally:
+        for variable, value in zip(movable, before, strict=True):
+            variable.assign(value)
+
+
+def variables_part(network: str) -> str:
+    """The part of the tree that is the plain list of a network's variables."""
     return "variables" if network == "model" else f"{network}_variables"
 
 

@@ -81,6 +81,7 @@ class TrainLoop:
         }
         for _ in tf.range(count):
             values, finite = self._step(self._state.step + self._state.skipped)
+            self._state.averages.update(self._state.step)
             self._state.step.assign_add(1)
             sums = _add(sums, values, tf.constant(True))
             if not tf.reduce_all(list(finite.values())):
@@ -150,18 +151,13 @@ class EvaluationLoop:
         or a generator, is put back: an evaluation leaves no trace in the training.
         """
         add = self.trace()
-        movable = [v for v in add.graph.variables if not v.trainable]
-        before = [variable.read_value() for variable in movable]
         sums = {name: tf.constant(0.0, tf.float64) for name in self._sums}
-        try:
+        with state.unmoved(add):
             for batch, counts in self._batches:
                 if stop():
                     return None
                 faults.point("evaluation")
                 sums = add(batch, counts, sums)
-        finally:
-            for variable, value in zip(movable, before, strict=True):
-                variable.assign(value)
         examples = float(sums["examples"].numpy())
         return {name: float(sums[name].numpy()) / examples for name in self.names}
 

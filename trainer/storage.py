@@ -48,13 +48,22 @@ def make_directory(path: pathlib.Path) -> None:
 
 def write_atomically(path: pathlib.Path, content: str) -> None:
     """Replaces `path` by `content` so that a reader, or a crash, meets old or new."""
+    with replacing(path) as temporary:
+        faults.point("storage.write")
+        temporary.write_text(content, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a name to write to; what is there in the end takes the place of `path`."""
     temporary = path.with_name(path.name + ".tmp")
-    faults.point("storage.write")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    replace(temporary, path)
+    try:
+        yield temporary
+        sync(temporary)
+        replace(temporary, path)
+    except BaseException:
+        delete(temporary)
+        raise
 
 
 def replace(source: pathlib.Path, target: pathlib.Path) -> None:

@@ -183,6 +183,11 @@ def loss_of(optimizer: str) -> str:
     return "loss" if optimizer == "optimizer" else f"{optimizer}_loss"
 
 
+def is_value_name(name: str) -> bool:
+    """Whether a value or a prediction may be called that: it becomes a file name."""
+    return bool(_VALUE_NAME.fullmatch(name))
+
+
 def checked_values(
     task: Task, networks: Any, batch: Batch, training: bool
 ) -> dict[str, tf.Tensor]:
@@ -197,7 +202,7 @@ def checked_values(
     values = {}
     size = next(iter(batch.values())).shape[0]
     for name, value in task.values(networks, batch, training).items():
-        if not _VALUE_NAME.fullmatch(name):
+        if not is_value_name(name):
             raise TaskError(
                 f"{type(task).__name__}.values() returns {name!r}: a name becomes a "
                 "directory, so use letters, digits, '_', '-' and '.'."

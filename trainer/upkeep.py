@@ -42,13 +42,13 @@ class Upkeep:
     save_every_steps: int = 0
 
     @classmethod
-    def of(cls, choices: config.Config, best: tuple[retention.Best, ...]) -> Upkeep:
+    def of(cls, choices: config.Config) -> Upkeep:
         """The rules that a run's choices give."""
         return cls(
             run_dir=choices.directory(),
             keep_recent=choices.keep_recent,
             keep_every_steps=choices.keep_every_steps,
-            best=best,
+            best=choices.rules(),
             save_every_steps=choices.save_every_steps,
         )
 
@@ -89,8 +89,7 @@ class Upkeep:
             if step not in self._kept()
         ]
         for rule in self.best:
-            top = rule.top(_values(self._candidates(rule).values(), rule))
-            directory = self._directory(rule)
+            top, directory = self._top(rule), self._directory(rule)
             found += [
                 directory / f"{manifest.PREFIX}-{step}"
                 for step in manifest.steps(directory)
@@ -114,12 +113,13 @@ class Upkeep:
         for rule in self.best:
             directory = self._directory(rule)
             entries = catalog.ranked(directory, rule)
+            held = {entry.step for entry in entries}
             if pending is not None:
                 entries.append(catalog.Entry(directory, pending.step, pending))
             values = _values(entries, rule)
             if rule.metric in metrics and step not in values:
                 values[step] = metrics[rule.metric]
-                if step in rule.top(values):
+                if step in rule.top(values, held):
                     return True
         return False
 
@@ -181,10 +181,15 @@ class Upkeep:
         found = {e.step: e for e in entries if e.directory == self.recent}
         return found | {e.step: e for e in catalog.ranked(self._directory(rule), rule)}
 
+    def _top(self, rule: retention.Best) -> list[int]:
+        """The steps that belong into the directory of a rule, best first."""
+        held = {e.step for e in catalog.ranked(self._directory(rule), rule)}
+        return rule.top(_values(self._candidates(rule).values(), rule), held)
+
     def _promote(self, rule: retention.Best) -> None:
         """Links the recent ones that are among the best, then lets the worst go."""
         directory, entries = self._directory(rule), self._candidates(rule)
-        top = rule.top(_values(entries.values(), rule))
+        top = self._top(rule)
         if not top:
             return
         storage.make_directory(directory)
