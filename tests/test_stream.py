@@ -1,0 +1,325 @@
+"""Training on a stream: its position is saved, or it is refused at the start."""
+
+import re
+
+import numpy as np
+import pytest
+import tasks
+import tensorflow as tf
+
+from trainer import audit, config, data, stream
+
+STEPS = 9
+POSITION = "input/.ATTRIBUTES/ITERATOR_STATE"
+CHOICES = {"steps": STEPS, "evaluate_every_steps": 3}
+
+
+def examples(count=30):
+    return tf.data.Dataset.from_tensor_slices(tasks.examples(train=count)["train"])
+
+
+class Streamed(tasks.Plain):
+    """Shuffled anew in each epoch, with a buffer that is part of the state."""
+
+    def sources(self):
+        shuffled = examples().shuffle(12, seed=5, reshuffle_each_iteration=True)
+        return {"train": shuffled, "valid": tasks.examples()["valid"]}
+
+    def augment(self, batch, seeds):
+        noise = 0.1 * data.uniform(seeds, [tasks.FEATURES])
+        return {**batch, "x": batch["x"] + noise}
+
+
+def of(dataset):
+    """A task that trains on a dataset."""
+    sources = {"train": dataset, "valid": tasks.examples()["valid"]}
+    return type("Of", (tasks.Plain,), {"sources": lambda self: sources})()
+
+
+def train(run_dir, task, *arguments, **choices):
+    """Trains as a new process does: the seeds of a dataset hang on TensorFlow's own."""
+    tf.random.set_seed(0)
+    return tasks.train(run_dir, task, *arguments, **choices)
+
+
+def content(prefix):
+    """The bytes of each tensor of a checkpoint, by key, iterators too."""
+    reader = tf.train.load_checkpoint(str(prefix))
+    return {
+        key: tf.io.serialize_tensor(
+            tf.raw_ops.RestoreV2(
+                prefix=str(prefix),
+                tensor_names=[key],
+                shape_and_slices=[""],
+                dtypes=[dtype],
+            )[0]
+        ).numpy()
+        for key, dtype in reader.get_variable_to_dtype_map().items()
+    }
+
+
+def assert_same_run(straight, resumed, *, every=True):
+    """Both ended alike: their checkpoints, metrics, records and curves.
+
+    How far an iterator has read ahead may differ. Where it then goes on does not: the
+    steps after it would tell.
+    """
+    recent = tasks.steps(straight / "recent")
+    if every:
+        assert set(recent) <= set(tasks.steps(resumed / "recent"))
+    for step in recent if every else recent[-1:]:
+        one, other = (run / f"recent/ckpt-{step}" for run in (straight, resumed))
+        here, there = content(one), content(other)
+        assert POSITION in here
+        del here[POSITION], there[POSITION]
+        assert here == there, step
+        for entry in ("metrics", "records", "variables", "config_digest"):
+            assert tasks.manifest(one)[entry] == tasks.manifest(other)[entry]
+    tasks.assert_each_step_once(resumed)
+    assert tasks.scalars(resumed) == tasks.scalars(straight)
+
+
+# Resumed.
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("straight") / "run"
+    with tasks.logged() as lines:
+        train(run_dir, Streamed(), **CHOICES)
+    said = "training waits for each save: the state holds what can't be copied aside"
+    assert len([line for line in lines if said in line]) == 1
+    return run_dir
+
+
+@pytest.mark.parametrize("step", [1, 4, 8])
+def test_a_shuffled_stream_is_resumed_exactly(straight, tmp_path, step):
+    """Within the first, the second and the third epoch."""
+    run_dir = tasks.cut_back(straight, tmp_path / "run", step)
+    outcome = train(run_dir, Streamed(), **CHOICES)
+    assert outcome.trained_steps == STEPS - step
+    assert_same_run(straight, run_dir)
+
+
+def test_a_stream_that_is_not_restored_would_give_other_numbers(straight, tmp_path):
+    """Or the tests above would prove nothing: the order of the examples matters."""
+
+    class Otherwise(Streamed):
+        def sources(self):
+            other = examples().shuffle(12, seed=6, reshuffle_each_iteration=True)
+            return {**super().sources(), "train": other}
+
+    train(tmp_path / "run", Otherwise(), **{**CHOICES, "steps": 2})
+    one, other = (
+        content(run / "recent/ckpt-2") for run in (straight, tmp_path / "run")
+    )
+    assert one.keys() == other.keys()
+    for key in ("variables/0/.ATTRIBUTES/VARIABLE_VALUE", POSITION):
+        assert one[key] != other[key], key
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        examples().shuffle(12).prefetch(2),
+        examples().map(lambda one: {**one, "x": one["x"] * 2}, num_parallel_calls=2),
+        examples().filter(lambda one: one["label"] == 1).cache().shuffle(5),
+        tf.data.Dataset.zip((examples(), tf.data.Dataset.random(seed=4))).map(
+            lambda one, seed: {
+                **one,
+                "x": one["x"] + tf.random.stateless_normal([4], tf.stack([seed, seed])),
+            }
+        ),
+    ],
+    ids=["prefetched", "mapped", "cached", "with random seeds"],
+)
+def test_datasets_of_many_kinds_are_resumed_exactly(tmp_path, dataset):
+    straight = tmp_path / "straight"
+    choices = {"steps": 6, "evaluate_every_steps": 6}
+    train(straight, of(dataset), **choices)
+    run_dir = tasks.cut_back(straight, tmp_path / "run", 4)
+    train(run_dir, of(dataset), **choices)
+    assert_same_run(straight, run_dir)
+
+
+def test_a_stopped_run_on_a_stream_is_resumed_exactly(straight, tmp_path):
+    run_dir = tmp_path / "run"
+    choices = {**CHOICES, "save_every_steps": 4, "allow_inexact": True}
+    task, stop = tasks.stopping(Streamed, 1)
+    assert train(run_dir, task, stop, **choices).step == 1
+    task, _ = tasks.stopping(Streamed, None)
+    train(run_dir, task, **choices)
+    assert_same_run(straight, run_dir, every=False)
+
+
+# The batches.
+
+
+def test_the_stream_goes_round_and_every_batch_is_full():
+    endless = stream.Stream(
+        task=tasks.Plain(), dataset=examples(10), batch_size=4, seed=0
+    )
+    x = tasks.examples(train=10)["train"]["x"]
+    for step in range(6):
+        batch = endless.batch(tf.constant(step, tf.int64))
+        places = [(step * 4 + i) % 10 for i in range(4)]
+        np.testing.assert_array_equal(batch["x"].numpy(), x[places])
+
+
+def test_the_augmentation_hangs_on_the_step_and_the_seed_alone():
+    def noise(seed, step):
+        endless = stream.Stream(
+            task=Streamed(), dataset=examples(8), batch_size=8, seed=seed
+        )
+        batch = endless.batch(tf.constant(step, tf.int64))
+        return batch["x"].numpy() - tasks.examples(train=8)["train"]["x"]
+
+    np.testing.assert_allclose(noise(0, 3), noise(0, 3))
+    assert np.all(noise(0, 3) != noise(0, 4))
+    assert np.all(noise(0, 3) != noise(1, 3))
+
+
+def test_an_evaluation_of_a_dataset_counts_each_example_once(tmp_path):
+    """Also those of the last batch, which is not full."""
+    arrays = tasks.examples(valid=11)["valid"]
+
+    class Evaluated(Streamed):
+        def sources(self):
+            valid = tf.data.Dataset.from_tensor_slices(arrays)
+            return {**super().sources(), "valid": valid}
+
+    for size in (1, 4, 11, 64):
+        run_dir = tmp_path / str(size)
+        choices = {"steps": 1, "evaluate_every_steps": 1, "eval_batch_size": size}
+        train(run_dir, Evaluated(), **choices)
+        weights = tf.train.load_checkpoint(str(run_dir / "recent/ckpt-1"))
+        kernel, bias = (
+            weights.get_tensor(f"variables/{n}/.ATTRIBUTES/VARIABLE_VALUE")
+            for n in (0, 1)
+        )
+        losses = ((arrays["x"] @ kernel + bias)[:, 0] - arrays["y"]) ** 2
+        metrics = tasks.manifest(run_dir / "recent/ckpt-1")["metrics"]
+        assert metrics["loss"] == pytest.approx(losses.mean(), rel=1e-6)
+
+
+# Refused.
+
+
+def generated():
+    def generate():
+        yield from ({"x": np.zeros(4, "f4"), "y": np.float32(0)} for _ in range(9))
+
+    signature = {
+        "x": tf.TensorSpec([4], tf.float32),
+        "y": tf.TensorSpec([], tf.float32),
+    }
+    return tf.data.Dataset.from_generator(generate, output_signature=signature)
+
+
+def python_mapped():
+    def change(one):
+        x = tf.py_function(lambda x: x * 2, [one["x"]], tf.float32)
+        return {**one, "x": tf.ensure_shape(x, [tasks.FEATURES])}
+
+    return examples().map(change)
+
+
+def randomly_mapped():
+    return examples().map(lambda one: {**one, "x": one["x"] + tf.random.normal([4])})
+
+
+def variable_mapped():
+    variable = tf.Variable(0.0)
+    return examples().map(lambda one: {**one, "x": one["x"] + variable.assign_add(1.0)})
+
+
+CANNOT = (
+    r"the position of the training stream can't be saved: .+ Make it of TensorFlow ops "
+    r"without hidden state \(no from_generator, py_function or tf\.random\.\*\), or "
+    r"give a source with random access \(trainer\.data\)\."
+)
+
+
+@pytest.mark.parametrize("make", [generated, python_mapped, randomly_mapped])
+@pytest.mark.parametrize("deep", [False, True], ids=["", "below other datasets"])
+def test_a_stream_whose_position_cannot_be_saved_is_refused(tmp_path, make, deep):
+    dataset = make().prefetch(2).shuffle(3) if deep else make()
+    with pytest.raises((stream.StreamError, audit.IncompleteStateError)) as error:
+        train(tmp_path / "run", of(dataset), **CHOICES)
+    text = str(error.value)
+    if isinstance(error.value, stream.StreamError):
+        assert re.fullmatch(CANNOT, text, re.S)
+    else:
+        assert re.search(
+            r"^  the op \w+.* '\S+' in (the input stream|\S+)$", text, re.M
+        )
+    assert {p.name for p in (tmp_path / "run").rglob("*")} <= {"run.lock"}
+
+
+def test_a_stream_that_changes_a_variable_is_refused(tmp_path):
+    with pytest.raises(stream.StreamError) as error:
+        train(tmp_path / "run", of(variable_mapped()), **CHOICES)
+    assert re.fullmatch(CANNOT, str(error.value), re.S)
+    assert {p.name for p in (tmp_path / "run").rglob("*")} <= {"run.lock"}
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"epochs": 2.0},
+        {"epochs": 2.0, "evaluate_every_steps": 3},
+        {"steps": 3},
+    ],
+    ids=["epochs", "epochs and a distance of evaluations", "no distance"],
+)
+def test_a_stream_has_no_epochs(tmp_path, choices):
+    choices = {"evaluate_every_steps": 0, **choices}
+    text = (
+        "the training data is a stream, which has no epochs: give --steps=N and "
+        "--evaluate_every_steps=N."
+    )
+    with pytest.raises(config.ConfigError, match=re.escape(text)):
+        train(tmp_path / "run", Streamed(), **choices)
+
+
+def test_an_empty_stream_is_refused(tmp_path):
+    text = r"^the training stream is empty: it ended before its first example\.$"
+    with pytest.raises(stream.StreamError, match=text):
+        train(tmp_path / "run", of(examples().take(0)), **CHOICES)
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+def test_a_position_that_weighs_much_is_told(large):
+    wide = tf.data.Dataset.random(seed=1).map(
+        lambda n: {"x": tf.random.stateless_normal([20_000], [n, n])}
+    )
+    shuffled = wide.shuffle(20 if large else 2, seed=1)
+    endless = stream.Stream(task=tasks.Plain(), dataset=shuffled, batch_size=4, seed=0)
+    with tasks.logged() as lines:
+        endless.check()
+    said = [
+        float(found[1])
+        for line in lines
+        if (
+            found := re.fullmatch(
+                r"WARNING the position of the training stream is (\S+) MB, in every "
+                r"checkpoint, for what it has in its buffers is part of it: make "
+                r"shuffle buffers smaller, or give a source with random access "
+                r"\(trainer\.data\)",
+                line,
+            )
+        )
+    ]
+    assert len(said) == large, lines
+    assert all(1.5 < size < 2 for size in said), "20 examples of 80 kB"
+
+
+def test_another_shape_of_the_examples_is_another_run(straight, tmp_path):
+    run_dir = tasks.cut_back(straight, tmp_path / "run", 4)
+    fewer = of(examples().map(lambda one: {"x": one["x"], "y": one["y"]}))
+    text = (
+        r"train_data: 'a stream of .*label int64 \(\).*' there, 'a stream of x float32 "
+        r"\(4,\), y float32 \(\)' here"
+    )
+    with pytest.raises(config.ConfigError, match=text):
+        train(run_dir, fewer, **CHOICES)
