@@ -7,8 +7,8 @@
     shadow.drop()                    # written: the memory is free again
 
 The shadow has a node for each node of the tree, under the same names, and for each
-variable a value on the host, so the file it makes restores as the file of the tree
-would. On a CPU a value shares the buffer of its variable until training writes to that;
+variable a value on the host, so the file it makes is the file the tree would make, byte
+for byte. On a CPU a value shares the buffer of its variable until training writes to that;
 on an accelerator it is a copy on the host.
 
 Nothing is traced and no memory is asked for beforehand, so the first time is as quick
@@ -33,6 +33,9 @@ class _Value(_Trackable):  # type: ignore[misc, valid-type]
     """What a variable held at one moment; to a checkpoint it is that variable."""
 
     def __init__(self, variable: tf.Variable) -> None:
+        # For the full name that stands beside each key of a checkpoint.
+        self._should_act_as_resource_variable = True
+        self._shared_name = variable._shared_name
         self._handle, self._dtype = variable.handle, variable.dtype
         self._on_host = "CPU" in variable.device
         self._tensor: tf.Tensor | None = None
