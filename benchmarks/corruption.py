@@ -88,9 +88,9 @@ class Points(task.Task):
 
 
 def flip(chance: random.Random, path: pathlib.Path) -> None:
-    """One to eight bits."""
+    """Mostly one bit."""
     content = bytearray(path.read_bytes())
-    for _ in range(chance.randint(1, 8) if content else 0):
+    for _ in range(chance.choice([1, 1, 1, 2, 8]) if content else 0):
         content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
     path.write_bytes(content)
 

@@ -7,9 +7,9 @@
     shadow.drop()                    # written: the memory is free again
 
 The shadow has a node for each node of the tree, under the same names, and for each
-variable a value on the host, so the file it makes is the file the tree would make, byte
-for byte. On a CPU a value shares the buffer of its variable until training writes to that;
-on an accelerator it is a copy on the host.
+variable a value on the host, so the file it makes is, byte for byte, the file the tree
+would make. On a CPU a value shares the buffer of its variable until training writes to
+that; on an accelerator it is a copy on the host.
 
 Nothing is traced and no memory is asked for beforehand, so the first time is as quick
 as the others.
