@@ -1,0 +1,323 @@
+"""What a traced function changes and no checkpoint would hold, by name."""
+
+import re
+
+import keras
+import pytest
+import tasks
+import tensorflow as tf
+
+from trainer import audit, steps
+
+SCALAR = tf.TensorSpec([], tf.float32)
+SAVED = (
+    "What is a variable, a metric, a layer or a table is saved if the task gives it: "
+    'def state(self, networks): return {"some_name": it}'
+)
+RANDOM = (
+    "Random numbers that resume come from the seeds that augment() gets (data.uniform, "
+    "tf.random.stateless_*), from keras.random, or from "
+    "tf.random.get_global_generator(), which are in the checkpoint."
+)
+PYTHON = (
+    "What Python keeps between steps is lost with the process: write the function with "
+    "TensorFlow ops, or apply it to the data beforehand."
+)
+
+
+def found(function, *signature, given=None, input_graphs=()):
+    concrete = tf.function(function).get_concrete_function(*signature)
+    tree = tf.train.Checkpoint(**(given or {}))
+    return audit.examine(concrete, tree, input_graphs)
+
+
+def nested(inner):
+    """Calls `inner` through everything that puts code into a function of its own."""
+
+    def branch(x):
+        return tf.cond(x > 0, lambda: tf.ensure_shape(inner(x), []), lambda: x)
+
+    def chosen(x):
+        return tf.switch_case(tf.cast(x > 0, tf.int32), [lambda: x, lambda: branch(x)])
+
+    def repeated(x):
+        (x,) = tf.while_loop(lambda x: x < 3, lambda x: (chosen(x) + 1,), [x])
+        return x
+
+    def mapped(x):
+        return tf.map_fn(repeated, tf.fill([2], x))
+
+    called = tf.function(mapped)
+
+    @tf.recompute_grad
+    def recomputed(x):
+        return tf.reduce_sum(called(x))
+
+    return recomputed
+
+
+# Variables and other resources.
+
+
+@pytest.mark.parametrize(
+    ("variable", "what"),
+    [
+        (lambda: tf.Variable(0.0, name="total"), "total:0 () float32"),
+        (lambda: tf.Variable(tf.zeros([2, 3]), name="m"), "m:0 (2, 3) float32"),
+        (lambda: tf.Variable(1, dtype=tf.int64, name="n"), "n:0 () int64"),
+        (lambda: keras.Variable([0.5], name="k").value, "k:0 (1,) float32"),
+    ],
+)
+def test_a_variable_is_named_with_its_shape_its_type_and_its_use(variable, what):
+    variable = variable()
+
+    def function():
+        variable.assign(variable + tf.ones([], variable.dtype))
+
+    (finding,) = found(function)
+    assert re.fullmatch(
+        rf"the variable {re.escape(what)}, used by '\S*ReadVariableOp\S*'", finding.what
+    )
+    assert finding.remedy == SAVED
+    assert found(function, given={"it": variable}) == []
+
+
+def test_a_variable_deep_inside_is_found():
+    variable = tf.Variable(0.0, name="deep")
+    function = nested(lambda x: x + variable.assign_add(1.0))
+    (finding,) = found(function, SCALAR)
+    assert finding.what.startswith("the variable deep:0 () float32, used by '")
+    assert found(function, SCALAR, given={"it": variable}) == []
+
+
+def test_each_variable_is_found_once_and_in_any_corner_of_the_tree():
+    one, two = tf.Variable(0.0, name="one"), tf.Variable(0.0, name="two")
+
+    def function():
+        one.assign_add(two)
+        one.assign_add(two)
+
+    assert sorted(f.what.split()[2] for f in found(function)) == ["one:0", "two:0"]
+    corner = tf.train.Checkpoint(deep=[tf.train.Checkpoint(one=one)])
+    (finding,) = found(function, given={"corner": corner})
+    assert finding.what.startswith("the variable two:0")
+
+
+def test_a_variable_that_is_only_read_could_change_elsewhere_and_is_found():
+    variable = tf.Variable(2.0, name="scale")
+    assert len(found(lambda: variable * 2)) == 1
+
+
+def test_tensors_that_are_captured_are_no_state():
+    constant = tf.constant([1.0, 2.0])
+    assert found(lambda: constant * 2) == []
+
+
+def mutable():
+    return tf.lookup.experimental.MutableHashTable(tf.int32, tf.float32, 0.0)
+
+
+def static():
+    initial = tf.lookup.KeyValueTensorInitializer([1], [2.0])
+    return tf.lookup.StaticHashTable(initial, 0.0)
+
+
+def by_call(x, write):
+    return tf.function(write)(x)
+
+
+@pytest.mark.parametrize("make", [static, mutable])
+def test_a_table_that_is_only_read_is_no_state(make):
+    table = make()
+
+    def function(x):
+        return by_call(x, lambda x: x + table.lookup(tf.constant([1]))[0])
+
+    assert found(function, SCALAR) == []
+
+
+def by_cond(x, write):
+    return tf.cond(x > 0, lambda: x, lambda: write(x))
+
+
+def by_case(x, write):
+    return tf.switch_case(tf.cast(x > 0, tf.int32), [lambda: x, lambda: write(x)])
+
+
+def by_loop(x, write):
+    for _ in tf.range(3):
+        x = write(x)
+    return x
+
+
+def deep(x, write):
+    return nested(write)(x)
+
+
+@pytest.mark.parametrize(
+    "way", [lambda x, write: write(x), by_call, by_cond, by_case, by_loop, deep]
+)
+def test_a_table_that_is_written_anywhere_is_found(way):
+    table = mutable()
+
+    def write(x):
+        table.insert([1], tf.reshape(x, [1]))
+        return x
+
+    def function(x):
+        return way(x, write)
+
+    (finding,) = found(function, SCALAR)
+    assert re.match(r"the resource .+, used by '\S+'$", finding.what, re.S)
+    assert finding.remedy == SAVED
+    assert found(function, SCALAR, given={"table": table}) == []
+
+
+def test_an_iterator_that_is_not_in_the_tree_is_found():
+    iterator = iter(tf.data.Dataset.range(9))
+    (finding,) = found(lambda: iterator.get_next())
+    assert finding.what.startswith("the resource ")
+    assert finding.what.endswith("used by 'IteratorGetNext'")
+    assert found(lambda: iterator.get_next(), given={"input": iterator}) == []
+
+
+def test_a_generator_is_a_variable():
+    generator = tf.random.Generator.from_seed(1, alg="philox")
+    function = nested(lambda x: x + generator.normal([]))
+    (finding,) = found(function, SCALAR)
+    assert finding.what.startswith("the variable StateVar:0 (3,) int64, used by '")
+    assert found(function, SCALAR, given={"it": generator}) == []
+
+
+# Ops with a state of their own.
+
+OPS = [
+    ("RandomStandardNormal", lambda x: x + tf.random.normal([], seed=1), RANDOM),
+    ("RandomUniform", lambda x: x + tf.random.uniform([], seed=1), RANDOM),
+    (
+        "RandomUniformInt",
+        lambda x: x + tf.cast(tf.random.uniform([], 0, 9, tf.int32, 1), tf.float32),
+        RANDOM,
+    ),
+    (
+        "RandomShuffle",
+        lambda x: x + tf.random.shuffle(tf.range(3.0), seed=1)[0],
+        RANDOM,
+    ),
+    (
+        "Multinomial",
+        lambda x: x + tf.cast(tf.random.categorical([[0.0]], 1, seed=1)[0, 0], x.dtype),
+        RANDOM,
+    ),
+    (
+        "RandomGammaV2|RandomGamma",
+        lambda x: x + tf.random.gamma([], 1.0, seed=1),
+        RANDOM,
+    ),
+    ("EagerPyFunc", lambda x: x + tf.py_function(lambda: 1.0, [], tf.float32), PYTHON),
+    ("PyFunc", lambda x: x + tf.numpy_function(lambda: 1.0, [], tf.float32), PYTHON),
+    (
+        "PyFuncStateless",
+        lambda x: x + tf.numpy_function(lambda: 1.0, [], tf.float32, stateful=False),
+        PYTHON,
+    ),
+]
+
+
+@pytest.mark.parametrize("wrap", [nested, lambda inner: inner], ids=["deep", "plain"])
+@pytest.mark.parametrize(("op", "inner", "remedy"), OPS, ids=[row[0] for row in OPS])
+def test_an_op_with_a_hidden_state_is_found(op, inner, remedy, wrap):
+    findings = found(wrap(inner), SCALAR)
+    assert findings
+    for finding in findings:
+        what = (
+            r" \(tf\.py_function or tf\.numpy_function\)"
+            if remedy is PYTHON
+            else ", which has a hidden state of its own,"
+        )
+        assert re.fullmatch(rf"the op (?:{op}){what} '\S+' in .+", finding.what)
+        assert finding.remedy == remedy
+    if wrap is not nested:
+        assert findings[0].what.endswith(" in the train loop")
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        lambda x: x + tf.random.stateless_normal([], seed=[1, 2]),
+        lambda x: x + keras.random.normal([], seed=7),
+        lambda x: x + tf.cast(tf.timestamp(), tf.float32) * 0,
+        lambda x: tf.reduce_sum(tf.TensorArray(tf.float32, 1).write(0, x).stack()),
+        lambda x: tf.linalg.global_norm([x, tf.nn.dropout(x, 0.0)]),
+    ],
+)
+@pytest.mark.parametrize("wrap", [nested, lambda inner: inner], ids=["deep", "plain"])
+def test_what_has_no_state_is_not_found(inner, wrap):
+    assert found(wrap(inner), SCALAR) == []
+
+
+def test_printing_and_asserting_are_no_state():
+    def function(x):
+        tf.print("x", x)
+        tf.debugging.Assert(x > 0, [x])
+        return x
+
+    assert found(function, SCALAR) == []
+    assert found(nested(function), SCALAR) == []
+
+
+def test_the_graphs_of_a_stream_are_looked_at_too():
+    graph = tf.function(lambda x: x + tf.random.normal([], seed=1))
+    graph = graph.get_concrete_function(SCALAR).graph
+    (finding,) = found(lambda: tf.constant(1), input_graphs=[graph])
+    assert finding.what.startswith("the op RandomStandardNormal, which has a hidden")
+    assert finding.what.endswith(" in the input stream")
+
+
+@pytest.mark.parametrize("place", ["the train loop", "the evaluation"])
+def test_the_place_is_named(place):
+    concrete = tf.function(lambda x: x + tf.random.normal([], seed=1))
+    concrete = concrete.get_concrete_function(SCALAR)
+    (finding,) = audit.examine(concrete, tf.train.Checkpoint(), place=place)
+    assert finding.what.endswith(f" in {place}")
+
+
+def test_a_finding_has_one_subject_wherever_it_is_used():
+    variable = tf.Variable(0.0, name="total")
+    ways = (lambda: variable + 1, lambda: tf.function(lambda: variable * 2)())
+    subjects = [finding.subject for way in ways for finding in found(way)]
+    assert subjects == ["the variable total:0 () float32"] * 2
+
+
+# The message.
+
+
+def test_the_message_has_each_finding_and_each_remedy_once():
+    findings = [
+        audit.Finding("the variable a", "Give it."),
+        audit.Finding("the op B", "Leave it."),
+        audit.Finding("the variable c", "Give it."),
+    ]
+    assert audit.describe(iter(findings)) == (
+        "this task can't be resumed exactly: training changes what no checkpoint "
+        "holds.\n"
+        "  the variable a\n"
+        "  the op B\n"
+        "  the variable c\n"
+        "Give it.\n"
+        "Leave it.\n"
+        "Or give --allow_inexact to train all the same."
+    )
+
+
+def test_the_whole_state_of_a_task_is_reachable():
+    """The train loop itself, on the task that has the most state."""
+    task = tasks.Rich()
+    current = tasks.built(task)
+    loop = steps.TrainLoop(task, current, tasks.inputs(task))
+    assert audit.examine(loop.trace(), current.tree) == []
+    less = tf.train.Checkpoint(
+        **{k: v for k, v in current.tree._trackable_children().items() if k != "step"}
+    )
+    (finding,) = audit.examine(loop.trace(), less)
+    assert finding.what.startswith("the variable step:0 () int64, used by '")
