@@ -3,8 +3,11 @@
 import dataclasses
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
+
+import pytest
 
 from trainer import config
 
@@ -34,29 +37,75 @@ def test_the_task_of_the_readme_trains_from_another_directory(tmp_path):
     assert (tmp_path / "runs" / "Rings" / "recent" / "checkpoint").exists()
 
 
-def test_a_checkpoint_is_read_with_the_lines_of_the_readme(reference, tmp_path):
+@pytest.mark.parametrize("name", ["open", "weights"])
+def test_a_checkpoint_is_read_with_the_lines_of_the_readme(reference, tmp_path, name):
     """The lines name the run directory of the main job: one is linked there."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "digits").symlink_to(reference.directory)
     (tmp_path / "models").symlink_to(ROOT / "models")
     (tmp_path / "trainer").symlink_to(ROOT / "trainer")
     check = """
+import tensorflow as tf
 from trainer import data
 valid = data.split(Digits().sources(), "valid")
 batch = valid.gather(tf.range(len(valid), dtype=tf.int64))
 right = tf.argmax(model(batch["image"]), 1) == tf.cast(batch["label"], tf.int64)
 print(float(tf.reduce_mean(tf.cast(right, tf.float64))))
 """
-    (tmp_path / "read.py").write_text(example("open") + check)
+    (tmp_path / "read.py").write_text(example(name) + check)
     done = run("read.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) > 0.5
 
 
+FORMATS = re.findall(
+    r"^\| `(saved_model|keras|h5|weights)` \| .*? \| `(.+?)` \| .*\|$",
+    BUILD,
+    re.MULTILINE,
+)
+LOADING = {
+    "saved_model": "import tensorflow as tf",
+    "keras": "import keras",
+    "h5": "import keras",
+    "weights": "from models.digits import Digits; model = Digits().networks()",
+}
+
+
+def test_every_format_has_its_line_in_the_build_document():
+    assert dict(FORMATS).keys() == LOADING.keys() == set(config.EXPORTS)
+
+
+@pytest.mark.parametrize(("kind", "line"), FORMATS)
+def test_an_export_is_loaded_with_the_lines_of_the_build_document(
+    reference, tmp_path, kind, line
+):
+    shutil.copytree(reference.directory, tmp_path / "run")
+    arguments = ["export", "--run_dir=run", f"--format={kind}"]
+    done = run(ROOT / "run.py", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (made,) = (tmp_path / "run" / "exports" / kind).iterdir()
+    (tmp_path / "read.py").write_text(f"""
+import numpy as np
+images = np.zeros([3, 8, 8], np.uint8)
+DIR = {str(made)!r}
+{LOADING[kind]}
+loaded = {line}
+if {kind!r} == "saved_model":
+    shape = loaded["probability"].shape
+else:
+    shape = (loaded or model)(images).shape
+print(tuple(shape))
+""")
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    (tmp_path / "trainer").symlink_to(ROOT / "trainer")
+    done = run("read.py", cwd=tmp_path)
+    assert done.stdout == "(3, 10)\n", done.stderr
+
+
 def test_every_module_has_its_line_in_the_build_document():
     named = set(re.findall(r"^\| `(\w+)` \|", BUILD, re.MULTILINE))
     modules = {path.stem for path in (ROOT / "trainer").glob("*.py")} - {"__init__"}
-    assert named == modules
+    assert named - dict(FORMATS).keys() == modules
 
 
 def test_the_documents_name_only_flags_that_exist():
