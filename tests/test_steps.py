@@ -1,0 +1,305 @@
+"""The train loop and the evaluation loop: the same numbers, however they are cut."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tasks
+import tensorflow as tf
+
+from trainer import data, steps
+
+layers = keras.layers
+KERNEL = "model/sequential/dense/kernel"
+
+
+def loop_of(task, **given):
+    current = tasks.built(task, **given)
+    return current, steps.TrainLoop(task, current, tasks.inputs(task, **given))
+
+
+def values(current):
+    return {
+        name: np.array(v.numpy())
+        for name, v in current.variables().items()
+        if name not in ("progress", "save_counter")
+    }
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, other[name], name)
+
+
+def put_back(current, before):
+    """To what `values` gave."""
+    variables = current.variables()
+    for name, value in before.items():
+        variables[name].assign(value)
+
+
+@pytest.fixture(scope="module")
+def light():
+    """A loop that is traced once, and the values to begin with."""
+    current, loop = loop_of(tasks.Light())
+    return current, loop, values(current)
+
+
+# Training.
+
+
+@pytest.mark.parametrize("chunks", [(1,) * 7, (3, 4), (6, 1), (2, 0, 5)])
+def test_steps_give_the_same_bits_in_chunks_of_any_size(light, chunks):
+    current, loop, before = light
+    put_back(current, before)
+    loop.run(7)
+    whole = values(current)
+    assert np.any(whole[KERNEL] != before[KERNEL])
+    put_back(current, before)
+    for count in chunks:
+        loop.run(count)
+    assert_same(values(current), whole)
+    assert int(current.step.numpy()) == 7
+
+
+def test_tracing_runs_nothing():
+    current, loop = loop_of(tasks.Light())
+    before = values(current)
+    assert loop.trace() is loop.trace()
+    assert_same(values(current), before)
+
+
+def test_a_step_is_one_step_of_gradient_descent():
+    task = tasks.Plain(learning_rate=0.125)
+    current, loop = loop_of(task)
+    kernel, bias = (v.numpy() for v in current.networks.variables)
+    batch = tasks.inputs(task).batch(tf.constant(0, tf.int64))
+    x, y = batch["x"].numpy(), batch["y"].numpy()
+    error = (x @ kernel + bias)[:, 0] - y
+    loop.run(1)
+    new_kernel, new_bias = (v.numpy() for v in current.networks.variables)
+    slope = 2 * x.T @ error[:, None] / len(x)
+    np.testing.assert_allclose(new_kernel, kernel - 0.125 * slope, rtol=1e-5)
+    np.testing.assert_allclose(new_bias, bias - 0.125 * 2 * error.mean(), rtol=1e-5)
+    means = loop.take_means()
+    assert means == {"loss": pytest.approx(np.mean(error**2), rel=1e-6)}
+
+
+def test_the_means_are_those_since_they_were_taken_last():
+    task = tasks.Plain(learning_rate=0.0)
+    current, loop = loop_of(task)
+    assert loop.take_means() == {}
+    single = []
+    for _ in range(3):
+        loop.run(1)
+        single.append(loop.take_means()["loss"])
+    assert len(set(single)) == 3
+    assert loop.take_means() == {}
+    current.step.assign(0)
+    loop.run(3)
+    assert loop.take_means()["loss"] == pytest.approx(np.mean(single), rel=1e-12)
+
+
+class Passive(tasks.Plain):
+    """Two networks, each with a loss of which the other is a part."""
+
+    def networks(self):
+        return {"a": super().networks(), "b": super().networks()}
+
+    def optimizers(self):
+        return {name: keras.optimizers.SGD(0.25) for name in ("a", "b")}
+
+    def values(self, networks, batch, training):
+        a, b = (networks[name](batch["x"], training=training)[:, 0] for name in "ab")
+        return {"a_loss": (a - b) ** 2, "b_loss": (b + a) ** 2}
+
+
+def test_all_gradients_are_taken_at_one_point():
+    """The second network doesn't see what the first one has just learned."""
+    task = Passive()
+    current, loop = loop_of(task)
+    variables = {
+        k: [v.numpy() for v in n.variables] for k, n in current.networks.items()
+    }
+    x = tasks.inputs(task).batch(tf.constant(0, tf.int64))["x"].numpy()
+    a, b = ((x @ kernel + bias)[:, 0] for kernel, bias in variables.values())
+    loop.run(1)
+    for name, error in (("a", 2 * (a - b)), ("b", 2 * (b + a))):
+        slope = x.T @ error[:, None] / len(x)
+        found = current.networks[name].variables[0].numpy()
+        expected = variables[name][0] - 0.25 * slope
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+# What is not finite.
+
+
+@dataclasses.dataclass(frozen=True)
+class Bad(tasks.Plain):
+    """Bad from one step on, in one way or another."""
+
+    kind: str = "nan"
+    first: int = 3
+
+    def augment(self, batch, seeds):
+        bad = seeds[:, 1] // 8 >= self.first
+        number = {"nan": np.float32("nan"), "infinite": np.float32("inf")}
+        if self.kind in number:
+            return {**batch, "y": tf.where(bad, number[self.kind], batch["y"])}
+        return {**batch, "y": tf.where(bad, 0.0, batch["y"]), "bad": bad}
+
+    def values(self, networks, batch, training):
+        loss = super().values(networks, batch, training)["loss"]
+        if self.kind == "gradient":
+            # Its value is finite everywhere, its slope is not at 0.
+            loss += tf.sqrt(tf.where(batch["bad"], 0.0, 1.0) * loss * loss)
+        return {"loss": loss}
+
+
+BOTH = "loss and the gradient of loss"
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [("nan", BOTH), ("infinite", BOTH), ("gradient", "the gradient of loss")],
+)
+def test_what_is_not_finite_stops_the_loop_at_its_very_step(kind, what):
+    current, loop = loop_of(Bad(kind=kind))
+    before = values(current)
+    text = (
+        rf"^{what} became NaN or infinite at step 4\. Nothing was saved over the last "
+        r"good checkpoint\. Lower the learning rate, clip the gradients, or look at "
+        r"the data; with the same choices it will happen again\.$"
+    )
+    for chunks in ((1, 1, 1, 1), (9,), (2, 7)):
+        put_back(current, before)
+        for count in chunks[:-1]:
+            loop.run(count)
+        with pytest.raises(steps.NonFiniteError, match=text):
+            loop.run(chunks[-1])
+        assert int(current.step.numpy()) == 4
+
+
+def test_the_loss_that_is_bad_is_named_among_several():
+    class Half(Passive):
+        def values(self, networks, batch, training):
+            found = super().values(networks, batch, training)
+            return {**found, "b_loss": found["b_loss"] * np.float32("inf")}
+
+    _, loop = loop_of(Half())
+    text = r"^b_loss and the gradient of b_loss became NaN or infinite at step 1\."
+    with pytest.raises(steps.NonFiniteError, match=text):
+        loop.run(5)
+
+
+def test_a_metric_may_be_anything():
+    class Odd(tasks.Plain):
+        def values(self, networks, batch, training):
+            found = super().values(networks, batch, training)
+            return {**found, "odd": found["loss"] * np.float32("nan")}
+
+    _, loop = loop_of(Odd())
+    loop.run(2)
+    means = loop.take_means()
+    assert np.isnan(means["odd"])
+    assert np.isfinite(means["loss"])
+
+
+# Evaluations.
+
+
+class Recording(tasks.Plain):
+    """A value that tells which examples were counted."""
+
+    def values(self, networks, batch, training):
+        found = super().values(networks, batch, training)
+        if training:
+            return found
+        return {**found, "number": 10.0 ** batch["place"]}
+
+
+def evaluation_of(task, arrays, batch_size, network=None):
+    network = network or task.networks()
+    batches = data.ordered(data.Arrays(arrays), batch_size)
+    return network, steps.EvaluationLoop(task, network, batches)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 7, 100])
+def test_each_example_is_counted_once(batch_size):
+    arrays = tasks.examples(valid=5)["valid"]
+    arrays["place"] = np.arange(5, dtype="f4")
+    network, loop = evaluation_of(Recording(), arrays, batch_size)
+    metrics = loop.run()
+    assert loop.names == ("loss", "number")
+    assert metrics["number"] == 11111 / 5
+    losses = (network(arrays["x"]).numpy()[:, 0] - arrays["y"]) ** 2
+    assert metrics["loss"] == pytest.approx(np.mean(losses, dtype="f8"), rel=1e-6)
+
+
+def test_an_evaluation_can_be_repeated_and_sees_the_new_weights():
+    network, loop = evaluation_of(tasks.Plain(), tasks.examples()["valid"], 4)
+    first = loop.run()
+    assert loop.run() == first
+    network.variables[0].assign(network.variables[0] + 1)
+    assert loop.run() != first
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2])
+def test_an_evaluation_that_is_asked_to_stop_gives_nothing(batches):
+    _, loop = evaluation_of(tasks.Plain(), tasks.examples()["valid"], 4)
+    asked = iter([False] * batches + [True] * 9)
+    assert loop.run(lambda: next(asked)) is None
+    assert loop.run() is not None
+
+
+class Moving(layers.Layer):
+    """Counts its calls, in training or not."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = self.add_weight(
+            shape=(), initializer="zeros", trainable=False, name="calls"
+        )
+
+    def call(self, x):
+        self.calls.assign_add(1.0)
+        return x * self.calls
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["to its end", "stopped"])
+def test_an_evaluation_leaves_no_trace_in_the_state(asked):
+    class Traced(tasks.Plain):
+        def networks(self):
+            return keras.Sequential(
+                [
+                    layers.Input([tasks.FEATURES]),
+                    layers.BatchNormalization(),
+                    Moving(),
+                    layers.Dense(1),
+                ]
+            )
+
+        def values(self, networks, batch, training):
+            noise = tf.random.get_global_generator().normal([1, tasks.FEATURES])
+            noise += keras.random.normal([1, tasks.FEATURES])
+            batch = {**batch, "x": batch["x"] + noise}
+            return super().values(networks, batch, training)
+
+    task = Traced()
+    current = tasks.built(task)
+    valid = tasks.examples()["valid"]
+    _, loop = evaluation_of(task, valid, 4, current.networks)
+    before = values(current)
+    answers = iter([False, asked, asked])
+    first = loop.run(lambda: next(answers))
+    assert_same(values(current), before)
+    assert (first is None) == asked
+    assert loop.run() == loop.run()
+
+
+def test_what_only_an_evaluation_gives_is_known_without_running_it():
+    arrays = {**tasks.examples()["valid"], "place": np.arange(10, dtype="f4")}
+    _, loop = evaluation_of(Recording(), arrays, 4)
+    assert loop.names == ("loss", "number")
