@@ -36,6 +36,62 @@ def test_a_command_without_a_directory_is_left_to_say_so_itself(tmp_path, monkey
     assert record.complete(config.Config(), set()) == config.Config()
 
 
+def test_the_path_of_a_checkpoint_says_which_run(tmp_path):
+    start(tmp_path, steps=5)
+    path = str(tmp_path / "best" / "loss" / "ckpt-5")
+    whole = record.complete(config.Config(checkpoint=path), {"checkpoint"})
+    assert (whole.run_dir, whole.task, whole.steps) == (str(tmp_path), "digits", 5)
+
+
+def test_a_path_through_no_run_says_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ("best", "step:5", "ckpt-5", str(tmp_path / "ckpt-5")):
+        choices = config.Config(checkpoint=path)
+        assert record.complete(choices, {"checkpoint"}) == choices
+
+
+@pytest.mark.parametrize(
+    ("there", "here"),
+    [
+        (("accuracy:max",), ("accuracy:min",)),
+        (("accuracy:max",), ("loss:min",)),
+        (("accuracy:max", "loss:min"), ("loss:min", "accuracy:max")),
+        (("accuracy:max", "loss:min"), ("accuracy:max",)),
+    ],
+)
+def test_another_ranking_is_refused_unless_it_is_meant(tmp_path, there, here):
+    start(tmp_path, best=there)
+    text = re.escape(f"best: {list(there)} there, {list(here)} here")
+    with refused(f"{text}.*--allow_change=best"):
+        start(tmp_path, best=here)
+    noted = start(tmp_path, best=here, allow_change=("best",))
+    assert noted.choices["best"] == list(here)
+
+
+@pytest.mark.parametrize("here", [("a:max:3",), ("a:max", "b:min"), ("a:max:1",)])
+def test_more_of_the_best_is_no_other_ranking(tmp_path, here):
+    start(tmp_path, best=("a:max",))
+    assert start(tmp_path, best=here).choices["best"] == list(here)
+
+
+def test_a_bare_metric_means_what_the_run_says_of_it(tmp_path):
+    start(tmp_path, best=("accuracy:max:3", "loss:min"))
+    asked = config.Config(run_dir=str(tmp_path), best=("loss", "accuracy"))
+    whole = record.complete(asked, {"run_dir", "best"})
+    assert whole.best == ("loss:min", "accuracy:max:3")
+    asked = config.Config(run_dir=str(tmp_path), best=("speed",))
+    with refused("--best: 'speed' does not say what is best"):
+        record.complete(asked, {"run_dir", "best"}).rules()
+
+
+def test_a_configuration_of_absurd_size_is_not_read(tmp_path):
+    path = tmp_path / "config.json"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with refused("is not the configuration of a run.*it is larger than 16777216 bytes"):
+        record.read(path)
+
+
 def test_what_was_written_is_read_back(tmp_path):
     noted = start(tmp_path, steps=5, best=("loss:min",))
     assert record.read(tmp_path / "config.json") == noted

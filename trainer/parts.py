@@ -157,7 +157,7 @@ def training(
 def _facts(examples: Any) -> dict[str, Any]:
     """What the numbers depend on besides the choices: the training data's outline."""
     if isinstance(examples, tf.data.Dataset):
-        return {"train_data": f"a stream of {data.describe(examples.element_spec)}"}
+        return {"train_data": stream.describe(examples)}
     return {"train_data": f"{len(examples)} examples"}
 
 

@@ -20,6 +20,7 @@ from trainer import config as configuration
 from trainer import retention, storage
 
 _FIELDS = {field.name: field for field in dataclasses.fields(configuration.Config)}
+_MAX_BYTES = 16 << 20
 _LENGTH = {"steps", "epochs"}  # two ways to say one thing
 
 
@@ -56,6 +57,8 @@ def complete(
 ) -> configuration.Config:
     """Fills what a command left unsaid with the run's own choices, if there is a run.
 
+    Where neither a run nor a task is named, the path of a checkpoint says which run.
+
     Args:
       config: of the command.
       given: the names of the flags that it was given.
@@ -64,7 +67,10 @@ def complete(
       config.ConfigError: the directory holds a run of another task.
     """
     if not config.run_dir and not config.task:
-        return config
+        run_dir = _run_of(config.checkpoint)
+        if run_dir is None:
+            return config
+        config = dataclasses.replace(config, run_dir=str(run_dir))
     path = config.directory() / "config.json"
     if not path.exists():
         return config
@@ -140,6 +146,8 @@ def read(path: pathlib.Path) -> Record:
       config.ConfigError: it is not one.
     """
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"it is larger than {_MAX_BYTES} bytes")
         body = json.loads(path.read_text(encoding="utf-8"))
         choices, changes = body["choices"], tuple(body["changes"])
         lineages = tuple(body["lineages"])
@@ -178,6 +186,14 @@ def as_flags(record: Record) -> str:
         else:
             lines.append(f"--{name}={value}")
     return "\n".join(lines) + "\n"
+
+
+def _run_of(checkpoint: str) -> pathlib.Path | None:
+    """The run directory that a checkpoint's path leads through."""
+    for parent in pathlib.Path(checkpoint).parents:
+        if (parent / "config.json").is_file() and parent != pathlib.Path():
+            return parent
+    return None
 
 
 def _choices(

@@ -26,6 +26,22 @@ class StreamError(ValueError):
     """A stream's position can't be saved."""
 
 
+def describe(dataset: tf.data.Dataset) -> str:
+    """What a position in a dataset depends on, as far as it can be told.
+
+    Such as `a stream of x float32 (2,): TensorSlice, Shuffle, Map; 60000 examples`.
+    """
+    made_by, waiting = [], [dataset]
+    while waiting:
+        one = waiting.pop()
+        made_by.append(type(one).__name__.strip("_").removesuffix("Dataset"))
+        waiting += one._inputs()
+    count = int(dataset.cardinality().numpy())
+    length = f"; {count} examples" if count >= 0 else ""
+    examples = data.describe(dataset.element_spec)
+    return f"a stream of {examples}: {', '.join(made_by[::-1])}{length}"
+
+
 @final
 class Stream:
     """The training input from a dataset of single examples; it is repeated for ever.
