@@ -35,6 +35,7 @@ def test_a_row_tells_everything_about_a_checkpoint(run):
         "path": str(prefix),
         "kind": "recent",
         "best_of": [],
+        "ranks": {},
         "latest": True,
         "metrics": {"loss": 0.75},
         "bytes": sum(sizes),
