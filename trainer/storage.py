@@ -124,9 +124,10 @@ def checksum(path: pathlib.Path) -> str:
     XXH3 (https://xxhash.com) finds accidental damage; it does not stop a forger.
     """
     digest = xxhash.xxh3_128()
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
     with open(path, "rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
     return digest.hexdigest()
 
 
