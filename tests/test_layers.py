@@ -9,7 +9,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAYERS = [
-    "audit ema faults figures preemption reporting retention snapshot task terminal",
+    "audit ema faults figures preemption reporting"
+    " retention snapshot task tensors terminal",
     "config data records storage",
     "events lookup manifest record stream",
     "catalog compatibility reload state",

@@ -121,6 +121,14 @@ def lose_the_end_of_a_curve(run_dir):
     path.write_bytes(path.read_bytes()[:-20])
 
 
+def lose_a_curve(run_dir):
+    shutil.rmtree(run_dir / "summaries/eval")
+
+
+def spoil(run_dir):
+    (run_dir / "recent/ckpt-6.json").write_text("no manifest")
+
+
 def change(run_dir, step, **entries):
     mark = marks.read(run_dir / "recent", step)
     marks.write(run_dir / "recent", dataclasses.replace(mark, **entries))
@@ -161,6 +169,11 @@ def forget(run_dir):
             lose_the_end_of_a_curve,
             r"step 6: eval: the scalar \S*loss of killed-1 differs",
         ),
+        (lose_a_curve, r"step \d: eval: the scalar .+ of killed-1 differs"),
+        (
+            spoil,
+            r"step 6: recent/ckpt-6 of killed-1 can't be compared: .*not a manif.*",
+        ),
         (change_metrics, "step 4: recent/ckpt-4: the metrics of killed-1 differ"),
         (change_records, "step 4: recent/ckpt-4: the records of killed-1 differ"),
         (change_choices, "step 4: recent/ckpt-4: the config_digest of killed-1 differ"),
@@ -200,6 +213,23 @@ def test_what_the_clock_says_is_no_difference(ready):
 # How it kills.
 
 
+def test_a_task_without_examples_to_evaluate_is_proven_too(ready):
+    """There is no evaluation, no best and no curve of them."""
+    for name in ("straight", "killed"):
+        shutil.rmtree(ready / name / "best")
+        shutil.rmtree(ready / name / "summaries/eval")
+    verdict = proven(ready, kills=2, never="evaluation,promotion")
+    assert verdict.differences == ()
+    assert verdict.compared["checkpoints"] == len(tasks.steps(ready / "killed/recent"))
+
+
+def test_a_moment_that_never_comes_is_passed_over(ready):
+    """Such as an evaluation, in a task that has no examples for one."""
+    verdict = proven(ready, kills=5, never="evaluation,promotion")
+    assert sum(verdict.kills.values()) == 5
+    assert not verdict.kills.keys() & {"evaluation", "promotion"}
+
+
 def test_the_kills_go_round_the_moments_that_matter(ready):
     verdict = proven(ready, kills=6)
     assert set(verdict.kills.values()) == {1}
@@ -219,10 +249,10 @@ def test_a_run_that_is_complete_before_its_kill_is_begun_anew(ready):
     assert starts(ready) == [
         "straight ",
         "killed-1 start-up@1",
-        "killed-2 start-up@1",
+        "killed-2 training@7",
         "killed-2 ",
     ]
-    assert verdict.kills == {"start-up": 1}
+    assert verdict.kills == {"training": 1}
 
 
 def test_a_run_that_fails_by_itself_proves_nothing(ready):

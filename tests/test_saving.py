@@ -331,3 +331,12 @@ def test_a_process_that_may_not_write_so_much_fails_and_can_be_run_again(tmp_pat
     size = sum(path.stat().st_size for path in (tmp_path / "run/recent").glob("*-4.d*"))
     assert size > 200 * 1024
     assert json.loads((tmp_path / "run/config.json").read_text())["changes"] == []
+
+
+def test_a_promotion_that_fails_is_a_failed_save(current, tmp_path):
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best/loss").write_text("not a directory")
+    saver = saving.Saver(tasks.keeper(tmp_path, "loss:min"), current)
+    saver.save(tasks.draft(current, 5, metrics={"loss": 1.0}))
+    with pytest.raises(checkpoints.SaveError, match=r"ckpt-5.*best/loss"):
+        saver.wait()

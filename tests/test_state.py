@@ -463,3 +463,15 @@ def test_another_order_is_no_difference():
         compatibility.IncompatibleCheckpointError, match=re.escape("a:")
     ):
         compatibility.check(BUILT, BUILT[1:], source="run/ckpt-5", advice=ADVICE)
+
+
+def test_weights_that_two_networks_share_go_to_both(tmp_path):
+    saved = tasks.built(Two())
+    fill(saved, 3)
+    write(saved, tmp_path)
+    current = tasks.built(Two(), seed=4)
+    match = current.take_weights(str(tmp_path / "ckpt"), saved.describe())
+    assert (match.fresh, match.unused) == ((), ())
+    for name in match.taken:
+        np.testing.assert_array_equal(values(current)[name], values(saved)[name], name)
+    assert int(current.step.numpy()) == 0

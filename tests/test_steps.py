@@ -303,3 +303,19 @@ def test_what_only_an_evaluation_gives_is_known_without_running_it():
     arrays = {**tasks.examples()["valid"], "place": np.arange(10, dtype="f4")}
     _, loop = evaluation_of(Recording(), arrays, 4)
     assert loop.names == ("loss", "number")
+
+
+def test_an_optimizer_that_scales_the_loss_learns_what_the_plain_one_learns():
+    class Scaled(tasks.Plain):
+        def optimizers(self):
+            return keras.optimizers.LossScaleOptimizer(
+                super().optimizers(), initial_scale=1024.0
+            )
+
+    weights = []
+    for task in (tasks.Plain(), Scaled()):
+        current, loop = loop_of(task)
+        loop.run(3)
+        weights.append([v.numpy() for v in current.networks.variables])
+    for plain, scaled in zip(*weights, strict=True):
+        np.testing.assert_allclose(scaled, plain, rtol=1e-4)

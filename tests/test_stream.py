@@ -7,7 +7,7 @@ import pytest
 import tasks
 import tensorflow as tf
 
-from trainer import audit, config, data, stream
+from trainer import audit, catalog, config, data, difference, stream
 
 STEPS = 9
 POSITION = "input/.ATTRIBUTES/ITERATOR_STATE"
@@ -122,6 +122,9 @@ def test_a_stream_that_is_not_restored_would_give_other_numbers(straight, tmp_pa
     "dataset",
     [
         examples().shuffle(12).prefetch(2),
+        examples().interleave(
+            lambda one: tf.data.Dataset.from_tensors(one).repeat(2), cycle_length=3
+        ),
         examples().map(lambda one: {**one, "x": one["x"] * 2}, num_parallel_calls=2),
         examples().filter(lambda one: one["label"] == 1).cache().shuffle(5),
         tf.data.Dataset.zip((examples(), tf.data.Dataset.random(seed=4))).map(
@@ -131,7 +134,7 @@ def test_a_stream_that_is_not_restored_would_give_other_numbers(straight, tmp_pa
             }
         ),
     ],
-    ids=["prefetched", "mapped", "cached", "with random seeds"],
+    ids=["prefetched", "interleaved", "mapped", "cached", "with random seeds"],
 )
 def test_datasets_of_many_kinds_are_resumed_exactly(tmp_path, dataset):
     straight = tmp_path / "straight"
@@ -323,3 +326,43 @@ def test_another_shape_of_the_examples_is_another_run(straight, tmp_path):
     )
     with pytest.raises(config.ConfigError, match=text):
         train(run_dir, fewer, **CHOICES)
+
+
+def test_a_rewind_on_a_stream_goes_past_the_bad_data(tmp_path):
+    """Back to the weights, but not to the examples."""
+    arrays = tasks.examples(train=120)["train"]
+    arrays["y"][48:56] = np.nan
+    task = of(tf.data.Dataset.from_tensor_slices(arrays))
+    with tasks.logged() as lines:
+        outcome = tasks.train(
+            tmp_path / "run",
+            task,
+            steps=10,
+            evaluate_every_steps=10,
+            save_every_steps=4,
+            on_nonfinite="rewind",
+        )
+    assert outcome.step == 10
+    said = [line for line in lines if "rewound to step 4, past the data of 3" in line]
+    assert len(said) == 1, lines
+
+
+def test_two_checkpoints_with_an_iterator_are_compared(straight):
+    """As `diff` and `prove` do; a position has no value that could be shown."""
+    entries = {e.step: e for e in catalog.scan(straight) if "recent" in str(e.prefix)}
+    rows = list(difference.compare(entries[4], entries[4]))
+    assert all(row["equal"] for row in rows)
+    assert not [row for row in rows if "input" in row["variable"]]
+    other = list(difference.compare(entries[4], entries[5]))
+    assert len(other) == len(rows)
+    assert not all(row["equal"] for row in other)
+
+
+def test_an_evaluation_that_differs_each_time_is_refused(tmp_path):
+    """Here: of five examples by chance."""
+    valid = tf.data.Dataset.from_tensor_slices(tasks.examples()["valid"])
+    sources = {**Streamed().sources(), "valid": valid.shuffle(10, seed=3).take(5)}
+    task = type("Sampled", (tasks.Plain,), {"sources": lambda self: sources})()
+    text = r"the order of the examples to evaluate, which shuffle\(\) draws anew"
+    with pytest.raises(audit.IncompleteStateError, match=text):
+        train(tmp_path / "run", task, **CHOICES)

@@ -10,6 +10,7 @@ its first step.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ import tensorflow as tf
 _HARMLESS = {
     "Assert",
     "Case",
+    "CheckNumerics",
     "If",
     "PartitionedCall",
     "Print",
@@ -27,8 +29,20 @@ _HARMLESS = {
     "Timestamp",
     "While",
 }
+# They describe datasets; what an iterator over these holds is saved with it.
+_DATASET = re.compile(r"(?!Random|Shuffle)\w*Dataset(V\d)?")
 _TABLE_WRITES = ("LookupTableInsert", "LookupTableImport", "LookupTableRemove")
-_PYTHON = {"PyFunc", "EagerPyFunc", "PyFuncStateless"}
+_PYTHON = {
+    "PyFunc": "tf.py_function or tf.numpy_function",
+    "PyFuncStateless": "tf.py_function or tf.numpy_function",
+    "EagerPyFunc": "tf.py_function or tf.numpy_function",
+    "GeneratorDataset": "from_generator",
+}
+
+_PYTHON_REMEDY = (
+    "What Python keeps between steps is lost with the process: write the function with "
+    "TensorFlow ops, or apply it to the data beforehand."
+)
 
 
 class IncompleteStateError(RuntimeError):
@@ -49,11 +63,7 @@ class Finding:
 
 
 def examine(
-    function: Any,
-    tree: tf.train.Checkpoint,
-    input_graphs: Iterable[Any] = (),
-    *,
-    place: str = "the train loop",
+    function: Any, tree: tf.train.Checkpoint, *, place: str = "the train loop"
 ) -> list[Finding]:
     """What the traced function changes and the tree doesn't hold.
 
@@ -61,15 +71,52 @@ def examine(
       function: a `tf.types.experimental.ConcreteFunction`.
       tree: the checkpoint tree.
       place: what people call the function.
-      input_graphs: of the functions that a stream applies to its examples.
     """
-    findings = [
+    return [
         *_unreachable(function.graph, tree),
         *_hidden_state(function.graph, place),
     ]
-    for graph in input_graphs:
-        findings += _hidden_state(graph, "the input stream")
+
+
+def examine_stream(dataset: tf.data.Dataset) -> list[Finding]:
+    """What the training stream keeps that its saved iterator doesn't hold."""
+    return [
+        finding
+        for one in datasets(dataset)
+        for function in one._functions()
+        for finding in _hidden_state(function.function.graph, "the input stream")
+    ]
+
+
+def examine_evaluated(dataset: tf.data.Dataset) -> list[Finding]:
+    """Why a dataset that each evaluation begins anew would not be the same again.
+
+    What its Python functions keep, of `from_generator` for one, can't be known.
+    """
+    findings = []
+    for one in datasets(dataset):
+        if getattr(one, "_reshuffle_each_iteration", False):
+            findings.append(
+                Finding(
+                    "the order of the examples to evaluate, which shuffle() draws anew "
+                    "each time",
+                    "Evaluate without a shuffle, or with one that has "
+                    "reshuffle_each_iteration=False.",
+                )
+            )
+        for function in one._functions():
+            hidden = _hidden_state(function.function.graph, "the evaluation's input")
+            findings += [found for found in hidden if found.remedy != _PYTHON_REMEDY]
     return findings
+
+
+def datasets(dataset: tf.data.Dataset) -> Iterator[tf.data.Dataset]:
+    """A dataset and all that it is made from, the last first."""
+    waiting = [dataset]
+    while waiting:
+        one = waiting.pop()
+        waiting += one._inputs()
+        yield one
 
 
 def describe(findings: Iterable[Finding]) -> str:
@@ -122,15 +169,17 @@ def _uses(
             if taken.partition(":")[0] != name:
                 continue
             callees = [
-                library[attribute.func.name]
+                library[called.name]
                 for attribute in node.attr.values()
-                if attribute.func.name in library
+                for called in (attribute.func, *attribute.list.func)
+                if called.name in library
             ]
             if not callees:
                 yield node.op, node.name
             for callee in callees:
                 # The first input of a branch is the condition's.
-                skipped = len(node.input) - len(callee.signature.input_arg)
+                inputs = [name for name in node.input if not name.startswith("^")]
+                skipped = len(inputs) - len(callee.signature.input_arg)
                 argument = callee.signature.input_arg[place - max(skipped, 0)].name
                 yield from _uses(callee.node_def, library, argument)
 
@@ -161,11 +210,7 @@ def _hidden_state(graph: Any, place: str) -> Iterator[Finding]:
 
 def _judge(graph: Any, node: Any) -> Finding | None:
     if node.op in _PYTHON:
-        return Finding(
-            f"the op {node.op} (tf.py_function or tf.numpy_function)",
-            "What Python keeps between steps is lost with the process: write the "
-            "function with TensorFlow ops, or apply it to the data beforehand.",
-        )
+        return Finding(f"the op {node.op} ({_PYTHON[node.op]})", _PYTHON_REMEDY)
     try:
         op = graph.op_def_for_type(node.op)
     except (KeyError, tf.errors.NotFoundError):
@@ -173,7 +218,8 @@ def _judge(graph: Any, node: Any) -> Finding | None:
     takes_resource = any(
         arg.type == tf.resource.as_datatype_enum for arg in op.input_arg
     )
-    if not op.is_stateful or takes_resource or node.op in _HARMLESS:
+    harmless = node.op in _HARMLESS or _DATASET.fullmatch(node.op)
+    if not op.is_stateful or takes_resource or harmless:
         return None
     return Finding(
         f"the op {node.op}, which has a hidden state of its own,",

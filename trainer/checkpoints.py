@@ -146,7 +146,14 @@ class Keeper:
                 f"{directory / manifest.PREFIX}-{step} could not be saved: {error}. "
                 "Every earlier checkpoint is as it was."
             ) from error
-        self.upkeep.settle()
+        try:
+            self.upkeep.settle()
+        except OSError as error:
+            raise SaveError(
+                f"{directory / manifest.PREFIX}-{step} is saved, but what follows from "
+                f"that, promotion and pruning, failed: {error}. It is done with the "
+                "next save, or at the next start."
+            ) from error
         return manifest.read(self.upkeep.recent, step).bytes
 
     def _check_space(self, directory: pathlib.Path, draft: manifest.Manifest) -> None:

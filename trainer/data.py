@@ -141,6 +141,9 @@ class Shuffled:
     batch_size: int
     seed: int
 
+    def skip(self, count: int) -> None:
+        """Nothing to do: the number of a batch says which it is."""
+
     def batch(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
         """The batch of `step` (int64 scalar): tensors `[batch_size, ...]` by name."""
         length = len(self.source)

@@ -151,6 +151,7 @@ def _rewind(run: parts.Run, error: steps.NonFiniteError) -> None:
         raise error
     # The checkpoint knows nothing of the rewinds since it was made.
     run.state.skipped.assign(skipped + bad - found.step)
+    run.inputs.skip(bad - found.step)
     run.state.progress["rewinds"] = rewinds
     logging.warning(
         "rewound to step %d, past the data of %d steps (rewind %d of %d): %s",

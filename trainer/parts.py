@@ -90,7 +90,7 @@ def assemble(
       data.DataError: the task's data is not what it should be.
       task.TaskError: the task doesn't keep its side of the contract.
     """
-    sources = task.sources()
+    sources = seeded_sources(choices, task)
     examples = data.split(sources, "train")
     noted = record.settle(choices, task.hyperparameters(), _facts(examples))
     schedule = _schedule(choices, examples)
@@ -118,6 +118,12 @@ def assemble(
         ),
         stop=stop,
     )
+
+
+def seeded_sources(choices: config.Config, task: contract.Task) -> Mapping[str, Any]:
+    """The task's data; what it draws at random without a seed hangs on `--seed`."""
+    keras.utils.set_random_seed(choices.seed)
+    return task.sources()
 
 
 def training(

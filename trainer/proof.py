@@ -8,6 +8,7 @@ is complete. Then everything that a run leaves behind is compared.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import pathlib
 import random
@@ -79,11 +80,15 @@ def prove(
     survived: Counter[str] = Counter()
     compared: Counter[str] = Counter()
     differences: list[tuple[int, str]] = []
+    phases = itertools.cycle([*_POINTS, _ANY])
     number = 0
     while survived.total() < kills:
         number += 1
         run_dir = directory / f"killed-{number}"
-        _run_under_kills(command, run_dir, survived, kills, duration, chance)
+        left = kills - survived.total()
+        for phase in _run_under_kills(command, run_dir, left, duration, phases, chance):
+            survived[phase] += 1
+            logging.info("kill %d of %d: %s", survived.total(), kills, phase)
         differences += _differences(straight, run_dir, compared)
     texts = tuple(f"step {step}: {what}" for step, what in sorted(differences))
     return Verdict(dict(survived), dict(compared), texts)
@@ -92,16 +97,17 @@ def prove(
 def _run_under_kills(
     command: Sequence[str],
     run_dir: pathlib.Path,
-    survived: Counter[str],
     kills: int,
     duration: float,
+    phases: Iterator[str],
     chance: random.Random,
-) -> None:
-    """Starts a run until it is complete, killing while there are kills left."""
-    phases = [*_POINTS, _ANY]
+) -> Iterator[str]:
+    """Starts a run until it is complete, with so many kills at most; gives each phase.
+
+    Where the moment of a phase never came, the run is complete, and was not killed.
+    """
     log = run_dir.with_suffix(".log")
-    while survived.total() < kills:
-        phase = phases[survived.total() % len(phases)]
+    for phase in itertools.islice(phases, kills):
         if phase == _ANY:
             died = _run(command, run_dir, log=log, secs=chance.uniform(0.3, duration))
         else:
@@ -109,8 +115,7 @@ def _run_under_kills(
             died = _run(command, run_dir, log=log, point=point)
         if not died:
             return
-        survived[phase] += 1
-        logging.info("kill %d of %d: %s", survived.total(), kills, phase)
+        yield phase
     _run(command, run_dir, log=log)
 
 
@@ -159,6 +164,10 @@ def _differences(
             yield _step_of(name), f"{run.name} has no checkpoint {name}"
             continue
         one, other = here[name], there[name]
+        if one.manifest is None or other.manifest is None:
+            problem = one.problem or other.problem
+            yield one.step, f"{name} of {killed.name} can't be compared: {problem}"
+            continue
         for field in ("metrics", "records", "variables", "config_digest"):
             compared["manifest entries"] += 1
             if getattr(one.manifest, field) != getattr(other.manifest, field):
@@ -198,6 +207,8 @@ def _compare_scalars(
 
 def _scalars(directory: pathlib.Path) -> dict[str, list[tuple[int, bytes]]]:
     """By tag, the step and the bits of each value, in the order of the files."""
+    if not directory.is_dir():
+        return {}
     accumulator = event_accumulator.EventAccumulator(
         str(directory), size_guidance={event_accumulator.TENSORS: 0}
     )

@@ -17,9 +17,17 @@ import os
 import pathlib
 
 import keras
-import tensorflow as tf
 
-from trainer import catalog, checkpoints, compatibility, ema, manifest, record, state
+from trainer import (
+    catalog,
+    checkpoints,
+    compatibility,
+    ema,
+    manifest,
+    record,
+    state,
+    tensors,
+)
 from trainer import config as configuration
 
 
@@ -71,20 +79,17 @@ def weights(
         advice=f"The model is not the network {network!r} that was trained, or it is "
         "not built yet: call it on a batch first.",
     )
-    variables = [variable.value for variable in model.variables]
-    parts = {state.variables_part(network): variables}
-    averages = {
-        one.path.removeprefix(f"{ema.NAME}/"): tf.Variable(
-            tf.zeros(one.shape, one.dtype)
-        )
+    reader = tensors.Reader(str(entry.prefix))
+    values = reader.listed(state.variables_part(network))
+    found = dict(zip((one.path for one in saved), values, strict=True))
+    averaged = [
+        one.path.removeprefix(f"{ema.NAME}/")
         for one in mark.variables
         if one.path.startswith(f"{ema.NAME}/")
-    }
-    if averages:
-        parts[ema.NAME] = list(averages.values())
-    reader = tf.train.Checkpoint(**parts)
-    reader.read(str(entry.prefix)).assert_existing_objects_matched().expect_partial()
-    for there, variable in zip(saved, variables, strict=True):
-        if there.path in averages:
-            variable.assign(averages[there.path])
+    ]
+    if averaged:
+        averages = zip(averaged, reader.listed(ema.NAME), strict=True)
+        found |= {path: one for path, one in averages if path in found}
+    for variable, value in zip(model.variables, found.values(), strict=True):
+        variable.assign(value)
     return mark

@@ -89,7 +89,7 @@ def load(choices: config.Config, task: contract.Task, entry: catalog.Entry) -> R
     """
     if choices.deterministic:
         tf.config.experimental.enable_op_determinism()
-    sources = task.sources()
+    sources = parts.seeded_sources(choices, task)
     inputs, current = parts.training(choices, task, sources)
     checkpoints.load_networks(entry, current)
     train = data.split(sources, "train")

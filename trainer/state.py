@@ -23,7 +23,7 @@ import tensorflow as tf
 from keras.src.random import seed_generator
 
 from trainer import ema as moving
-from trainer import manifest
+from trainer import manifest, tensors
 from trainer import task as contract
 
 
@@ -131,39 +131,34 @@ class State:
         Raises:
           AssertionError: a variable of a network has no match in the checkpoint.
         """
-        parts = dict(self._network_parts)
-        live = moving.averaged(contract.network_items(self.networks))
-        averages = [tf.Variable(one) for one in live.values()]
-        averaged = any(one.path.startswith(f"{moving.NAME}/") for one in saved)
-        if averaged:
-            parts[moving.NAME] = averages
-        reader = tf.train.Checkpoint(**parts)
+        reader = tf.train.Checkpoint(**self._network_parts)
         reader.read(prefix).assert_existing_objects_matched().expect_partial()
-        if averaged:
+        if any(one.path.startswith(f"{moving.NAME}/") for one in saved):
+            live = moving.averaged(contract.network_items(self.networks))
+            averages = tensors.Reader(prefix).listed(moving.NAME)
             for variable, average in zip(live.values(), averages, strict=True):
                 variable.assign(average)
 
     def take_weights(self, prefix: str, saved: Sequence[manifest.Variable]) -> Match:
         """Takes from a checkpoint the networks' weights that fit by path and shape."""
-        values: dict[str, tf.Variable] = {}
-        parts: dict[str, list[tf.Variable]] = {}
-        for name in (*contract.network_items(self.networks), moving.NAME):
-            listed = [one for one in saved if one.path.startswith(f"{name}/")]
-            variables = [tf.Variable(tf.zeros(v.shape, v.dtype)) for v in listed]
-            part = name if name == moving.NAME else variables_part(name)
-            parts[part] = variables
-            # Averages come last: they take the place of what they are of.
-            paths = [v.path.removeprefix(f"{moving.NAME}/") for v in listed]
-            values |= dict(zip(paths, variables, strict=True))
-        reader = tf.train.Checkpoint(**parts)
-        reader.read(prefix).assert_existing_objects_matched().expect_partial()
+        reader = tensors.Reader(prefix)
+        values: dict[str, Any] = {}
+        names = contract.network_items(self.networks)
+        for part, prefix_ in (
+            *((variables_part(name), f"{name}/") for name in names),
+            (moving.NAME, f"{moving.NAME}/"),  # in the place of what they are of
+        ):
+            paths = [one.path for one in saved if one.path.startswith(prefix_)]
+            arrays = reader.listed(part) if paths else []
+            known = (path.removeprefix(f"{moving.NAME}/") for path in paths)
+            values |= dict(zip(known, arrays, strict=True))
         here = {k: v for k, v in self.variables().items() if self.of_network(k)}
         fitting = [
             path
             for path, variable in here.items()
             if path in values
             and values[path].shape == variable.shape
-            and values[path].dtype == variable.dtype
+            and values[path].dtype == variable.dtype.as_numpy_dtype
         ]
         for path in fitting:
             here[path].assign(values[path])
@@ -293,14 +288,15 @@ def build(
 def unmoved(function: Any) -> Iterator[None]:
     """Puts back, in the end, what a concrete function may have moved.
 
-    That is what is not trained: the state of a recurrent layer, or of a generator.
+    Such as the state of a recurrent layer, or of a generator. It costs no memory, but
+    for what is moved.
     """
-    movable = [one for one in function.graph.variables if not one.trainable]
-    before = [variable.read_value() for variable in movable]
+    variables = function.graph.variables
+    before = [variable.read_value() for variable in variables]
     try:
         yield
     finally:
-        for variable, value in zip(movable, before, strict=True):
+        for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
 
 

@@ -14,6 +14,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, final
 
+import keras
 import tensorflow as tf
 
 from trainer import data, faults, state, stream
@@ -106,14 +107,18 @@ class TrainLoop:
                 name: tf.reduce_mean(values[contract.loss_of(name)])
                 for name in optimizers
             }
+            # An optimizer that scales divides the gradients again when it applies them.
+            scaled = {k: optimizers[k].scale_loss(loss) for k, loss in losses.items()}
         gradients = {
             name: tape.gradient(loss, self._state.trained[name])
-            for name, loss in losses.items()
+            for name, loss in scaled.items()
         }
         finite: dict[str, tf.Tensor] = {}
         for name, optimizer in optimizers.items():
             optimizer.apply(gradients[name], self._state.trained[name])
             norm = tf.linalg.global_norm(gradients[name])
+            if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+                norm = tf.constant(0.0)  # it skips what is too large, and scales less
             watched = zip(_watched(name), (losses[name], norm), strict=True)
             finite |= {what: tf.math.is_finite(one) for what, one in watched}
         return values, finite
@@ -127,13 +132,13 @@ class EvaluationLoop:
         """Takes what `data.ordered` gives as `batches`."""
         self._task = task
         self._networks = networks
-        self._batches = batches
+        self.batches = batches
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """The values that an evaluation gives; found by tracing, nothing is run."""
         traced = tf.function(self._values).get_concrete_function(
-            self._batches.element_spec[0]
+            self.batches.element_spec[0]
         )
         return tuple(sorted(traced.structured_outputs))
 
@@ -142,7 +147,7 @@ class EvaluationLoop:
         """What `run` runs on each batch, as a concrete function; nothing is run."""
         sums = {name: tf.TensorSpec([], tf.float64) for name in self._sums}
         function = tf.function(self._add_batch)
-        return function.get_concrete_function(*self._batches.element_spec, sums)
+        return function.get_concrete_function(*self.batches.element_spec, sums)
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """The means by name, or None if `stop()` became true on the way.
@@ -153,7 +158,7 @@ class EvaluationLoop:
         add = self.trace()
         sums = {name: tf.constant(0.0, tf.float64) for name in self._sums}
         with state.unmoved(add):
-            for batch, counts in self._batches:
+            for batch, counts in self.batches:
                 if stop():
                     return None
                 faults.point("evaluation")

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import pathlib
 import tempfile
-from collections.abc import Iterator
-from typing import Any, final
+from typing import final
 
 import tensorflow as tf
 from absl import logging
 
-from trainer import data
+from trainer import audit, data
 from trainer import task as contract
 
 _LARGE_BYTES = 1_000_000
@@ -31,11 +30,10 @@ def describe(dataset: tf.data.Dataset) -> str:
 
     Such as `a stream of x float32 (2,): TensorSlice, Shuffle, Map; 60000 examples`.
     """
-    made_by, waiting = [], [dataset]
-    while waiting:
-        one = waiting.pop()
-        made_by.append(type(one).__name__.strip("_").removesuffix("Dataset"))
-        waiting += one._inputs()
+    made_by = [
+        type(one).__name__.strip("_").removesuffix("Dataset")
+        for one in audit.datasets(dataset)
+    ]
     count = int(dataset.cardinality().numpy())
     length = f"; {count} examples" if count >= 0 else ""
     examples = data.describe(dataset.element_spec)
@@ -47,7 +45,8 @@ class Stream:
     """The training input from a dataset of single examples; it is repeated for ever.
 
     Attributes:
-      iterator: belongs into the checkpoint.
+      dataset: of batches, without an end.
+      iterator: over it; belongs into the checkpoint.
     """
 
     def __init__(
@@ -61,8 +60,8 @@ class Stream:
         self._task = task
         self._batch_size = batch_size
         self._seed = seed
-        self._dataset = dataset.repeat().batch(batch_size, drop_remainder=True)
-        self.iterator = iter(self._dataset)
+        self.dataset = dataset.repeat().batch(batch_size, drop_remainder=True)
+        self.iterator = iter(self.dataset)
 
     def batch(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
         """The next batch: tensors `[batch_size, ...]` by name.
@@ -73,6 +72,11 @@ class Stream:
         seeds = data.augmentation_seeds(self._seed, data.places(step, self._batch_size))
         return dict(self._task.augment(self.iterator.get_next(), seeds))
 
+    def skip(self, count: int) -> None:
+        """Passes over `count` batches."""
+        for _ in range(count):
+            self.iterator.get_next()
+
     def check(self) -> None:
         """Saves the position after one batch, to know at the start what will come.
 
@@ -81,7 +85,7 @@ class Stream:
         Raises:
           StreamError: it can't be saved; says why. Or the stream is empty.
         """
-        iterator = iter(self._dataset)
+        iterator = iter(self.dataset)
         if next(iterator, None) is None:
             raise StreamError(
                 "the training stream is empty: it ended before its first example."
@@ -108,12 +112,3 @@ class Stream:
                 "smaller, or give a source with random access (trainer.data)",
                 size / 1e6,
             )
-
-    def graphs(self) -> Iterator[Any]:
-        """The graphs of all functions that the dataset applies."""
-        waiting = [self._dataset]
-        while waiting:
-            dataset = waiting.pop()
-            waiting += dataset._inputs()
-            for function in dataset._functions():
-                yield function.function.graph
