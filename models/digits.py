@@ -38,7 +38,10 @@ class Digits(task.Task):
         path = pathlib.Path(__file__).with_name("data") / "digits.npz"
         arrays = data.npz(path, ["image", "label", "split"])
         return {
-            name: {key: arrays[key][arrays["split"] == number] for key in arrays}
+            name: {
+                key: arrays[key][arrays["split"] == number]
+                for key in ("image", "label")
+            }
             for name, number in _SPLITS.items()
         }
 

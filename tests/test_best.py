@@ -127,7 +127,10 @@ def test_a_restart_and_then_a_worse_value_leave_the_best_alone(tmp_path):
         pytest.param({"evaluate_every_steps": 3}, 3, 0.5, id="evaluation"),
         pytest.param({"save_every_steps": 5}, 2, 0.75, id="saving"),
         pytest.param(
-            {"save_every_steps": 0, "save_every_secs": 1e6}, 2, 0.75, id="saving, by the clock"
+            {"save_every_steps": 0, "save_every_secs": 1e6},
+            2,
+            0.75,
+            id="saving, by the clock",
         ),
     ],
 )
