@@ -201,8 +201,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _check_layers(network: keras.Model) -> None:
-    """Asks each layer for the configuration from which it is made again."""
-    for layer in network._flatten_layers():
+    """Asks each layer for the configuration from which it is made again.
+
+    The inner ones come first: one that holds others asks them for theirs.
+    """
+    for layer in reversed(list(network._flatten_layers())):
         try:
             layer.get_config()
         except NotImplementedError as error:

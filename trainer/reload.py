@@ -138,9 +138,12 @@ def _run(plan: Plan) -> Arrays:
     )
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        # Where Keras has a cause to tell, that is the line that names the layer.
+        causes = [line for line in said if line.startswith("Exception encountered: ")]
         errors = [line for line in said if "Error" in line]
+        line = (causes or errors or said)[-1].strip()
         raise ReloadError(
-            f"a fresh process could not load the export: {(errors or said)[-1].strip()}"
+            f"a fresh process could not load the export: {line}"
             "\nNothing was left behind. A layer of your own needs above its class "
             "@keras.saving.register_keras_serializable(), and a get_config with every "
             "argument of __init__."
