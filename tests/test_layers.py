@@ -9,11 +9,10 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAYERS = [
-    "audit ema faults figures preemption reporting"
-    " retention snapshot task tensors terminal",
+    "audit ema faults figures preemption retention snapshot task tensors terminal",
     "config data records storage",
-    "events lookup manifest record stream",
-    "catalog compatibility reload state",
+    "events lookup manifest record stream summaries",
+    "catalog compatibility reload reporting state",
     "difference inspection prediction steps upkeep",
     "answers checkpoints proof",
     "restore saving",

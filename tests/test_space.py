@@ -124,6 +124,28 @@ def test_on_a_full_disk_training_goes_on_and_saves_when_there_is_room(disk):
     assert_no_debris(disk / "run")
 
 
+def test_a_disk_that_is_full_to_the_last_byte_takes_nothing_away(disk):
+    """Not even a scalar has room; the curves have no gap when there is some again."""
+    arguments = (*ARGUMENTS, "--steps=100000", "--on_save_error=continue")
+    with processes.started(*arguments, cwd=disk) as child:
+        child.wait_for(SAVED)
+        with halted(child):
+            ballast = fill(disk, 0)
+        child.wait_for("the scalars up to step")
+        ballast.unlink()
+        child.wait_for(" evaluated", 5)
+        child.send(signal.SIGTERM)
+        result = child.finish()
+    assert result.code == 75, result.stderr
+    assert "scalars wait until they can be written: " in result.stderr
+    text = r"the scalars up to step \d+ could not be written: .*No space left on device"
+    assert re.search(text, result.stderr)
+    assert_no_debris(disk / "run")
+    curve = [step for step, _ in tasks.scalars(disk / "run")["eval/loss"]]
+    assert curve == list(range(10, curve[-1] + 1, 10)), "each step once, and no gap"
+    tasks.assert_each_step_once(disk / "run")
+
+
 def test_on_a_full_disk_the_run_stops_after_the_second_failure(disk):
     with processes.started(*ARGUMENTS, "--steps=100000", cwd=disk) as child:
         child.wait_for(SAVED)

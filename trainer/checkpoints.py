@@ -134,8 +134,9 @@ class Keeper:
         directory = self.upkeep.staging if again else self.upkeep.recent
         try:
             # The manifest says how long the event files are: they come first.
-            for name in draft.events:
-                storage.sync(self.upkeep.run_dir / "summaries" / name)
+            files = [self.upkeep.run_dir / "summaries" / name for name in draft.events]
+            for path in [*files, *{path.parent for path in files}]:
+                storage.sync(path)
             storage.make_directory(directory)
             self._check_space(directory, draft)
             write(tree, directory, draft)

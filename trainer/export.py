@@ -170,6 +170,9 @@ def _write(
     if kind == "saved_model":
         module = tf.Module()
         module.networks = dict(networks)
+        # Where TensorFlow loads it into a session, as `saved_model_cli run` does, it
+        # restores only what it finds as a variable, and Keras wraps its own.
+        module.weights = [v.value for one in networks.values() for v in one.variables]
         tf.saved_model.save(module, str(directory), signatures=predictor.traced)
         return {"saved_model": directory}
     files = {name: directory / f"{name}{SUFFIX[kind]}" for name in networks}

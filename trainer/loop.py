@@ -11,6 +11,7 @@ a border is part of the state, so a resumed run does exactly what is left.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 
 import tensorflow as tf
@@ -231,8 +232,22 @@ def _save_is_due(run: parts.Run, step: int) -> bool:
 
 def _save(run: parts.Run, step: int) -> None:
     """Has the state saved; waits for the save before, if that is still going on."""
-    run.reporter.flush()
-    draft = manifest.Manifest(
+    try:
+        run.reporter.flush()
+        begin = functools.partial(run.saver.save, _draft(run, step))
+    except OSError as error:
+        problem = f"the scalars up to step {step} could not be written: {error}."
+        begin = functools.partial(run.saver.fail, checkpoints.SaveError(problem))
+    try:
+        begin()
+    except checkpoints.SaveError as error:  # of the save before; nothing was begun
+        _note_failure(run, error)
+        begin()
+
+
+def _draft(run: parts.Run, step: int) -> manifest.Manifest:
+    """What the manifest of this step says, but for the files."""
+    return manifest.Manifest(
         step=step,
         metrics=_metrics_at(run, step),
         files={},
@@ -246,11 +261,6 @@ def _save(run: parts.Run, step: int) -> None:
         created=round(time.time(), 3),
         versions=parts.versions(),
     )
-    try:
-        run.saver.save(draft)
-    except checkpoints.SaveError as error:  # of the save before; nothing was begun
-        _note_failure(run, error)
-        run.saver.save(draft)
 
 
 def _look_after_save(run: parts.Run, *, wait: bool = False) -> bool:

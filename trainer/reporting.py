@@ -10,14 +10,14 @@ import contextlib
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import rich.console
 import rich.progress
-import tensorflow as tf
 from absl import logging
-from tensorboard.plugins.hparams import api as hparams
+
+from trainer import summaries
 
 TRAIN, EVAL = "train", "eval"
 _SECS_BETWEEN_LINES = 5.0
@@ -44,14 +44,15 @@ class Reporter:
         batch_size: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._directory = directory
         if progress == "auto":
             progress = "bar" if sys.stderr.isatty() else "lines"
         self._style = progress
         self._total_steps = total_steps
         self._batch_size = batch_size
         self._clock = clock
-        self._writers: dict[str, tf.summary.SummaryWriter] = {}
+        self._files = {
+            kind: summaries.EventFile(directory / kind) for kind in (TRAIN, EVAL)
+        }
         self._exit = contextlib.ExitStack()
         self._bar: rich.progress.Progress | None = None
         self._bar_task = rich.progress.TaskID(0)
@@ -68,9 +69,10 @@ class Reporter:
 
     def close(self) -> None:
         """Closes the event files; the next scalar begins new ones."""
-        for writer in self._writers.values():
-            writer.close()
-        self._writers.clear()
+        for file in self._files.values():
+            with contextlib.suppress(OSError):
+                file.flush()
+            file.close()
 
     def begin(self, step: int) -> None:
         """Training goes on from `step`: the clock of the rates starts here."""
@@ -88,14 +90,8 @@ class Reporter:
 
         TensorBoard's table of hyperparameters shows beside them the metrics of `kind`.
         """
-        with self._writer(kind).as_default(step=0):
-            hparams.hparams(
-                {
-                    name: value if isinstance(value, bool | int | float) else str(value)
-                    for name, value in hyperparameters.items()
-                }
-            )
-            tf.summary.text("flags", "```\n" + flags + "```", step=0)
+        text = summaries.text("flags", "```\n" + flags + "```")
+        self._write(kind, 0, [*summaries.hyperparameters(hyperparameters), text])
 
     def train(
         self, step: int, means: Mapping[str, float], rates: Mapping[str, float]
@@ -139,9 +135,8 @@ class Reporter:
 
     def figures(self, step: int, images: Mapping[str, Any]) -> None:
         """Images of a new best: uint8 `[H, W, 3]` by name."""
-        with self._writer(EVAL).as_default(step=step):
-            for name, image in images.items():
-                tf.summary.image(name, image[None])
+        drawn = [summaries.image(name, pixels) for name, pixels in images.items()]
+        self._write(EVAL, step, drawn)
 
     def advance(self, step: int) -> None:
         """Training has come to `step`."""
@@ -158,9 +153,13 @@ class Reporter:
         self._scalars(TRAIN, step, costs)
 
     def flush(self) -> None:
-        """Hands all scalars to the operating system; call it before each save."""
-        for writer in self._writers.values():
-            writer.flush()
+        """Hands all scalars to the operating system; call it before each save.
+
+        Raises:
+          OSError: it can't; nothing is forgotten.
+        """
+        for file in self._files.values():
+            file.flush()
 
     def _say(self, text: str, **fields: Any) -> None:
         if self._bar is not None:
@@ -172,15 +171,19 @@ class Reporter:
         return (step - last) / max(self._mark[1] - then, 1e-9)
 
     def _scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        with self._writer(kind).as_default(step=step):
-            for tag, value in values.items():
-                tf.summary.scalar(tag, value)
+        scalars = [summaries.scalar(tag, value) for tag, value in values.items()]
+        self._write(kind, step, scalars)
 
-    def _writer(self, kind: str) -> tf.summary.SummaryWriter:
-        if kind not in self._writers:
-            directory = str(self._directory / kind)
-            self._writers[kind] = tf.summary.create_file_writer(directory)
-        return self._writers[kind]
+    def _write(self, kind: str, step: int, values: Sequence[Any]) -> None:
+        if not values:
+            return
+        self._files[kind].add(step, values)
+        try:
+            self._files[kind].flush()
+        except OSError as error:  # a save asks again, and does not succeed without
+            logging.log_first_n(
+                logging.ERROR, "scalars wait until they can be written: %s", 1, error
+            )
 
 
 def _make_bar() -> rich.progress.Progress:

@@ -149,6 +149,16 @@ class Saver:
         if shadow.unshadowed:
             concurrent.futures.wait([self._running])
 
+    def fail(self, error: checkpoints.SaveError) -> None:
+        """Takes note of a save that could not even begin; it is told as any other.
+
+        Raises:
+          checkpoints.SaveError: the save before failed; this one is not noted.
+        """
+        self.wait()
+        self._running = concurrent.futures.Future()
+        self._running.set_exception(error)
+
     def is_due(self, *, every_secs: float, overhead_percent: float) -> bool:
         """Whether the clock says that it is time to save.
 

@@ -30,13 +30,16 @@ class LockedError(RuntimeError):
 
 
 def make_directory(path: pathlib.Path) -> None:
-    """Creates `path` and its parents with the user's umask.
+    """Creates `path` and its parents, durably, with the user's umask.
 
     Raises:
       OSError: it cannot be created or written to; says what to do.
     """
     try:
+        missing = [one for one in (path, *path.parents) if not one.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for one in reversed(missing):
+            sync(one.parent)
         if not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
