@@ -11,8 +11,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAYERS = [
     "audit ema faults figures preemption retention snapshot task tensors terminal",
     "config data records storage",
-    "events lookup manifest record stream summaries",
-    "catalog compatibility reload reporting state",
+    "events lookup sealed stream summaries",
+    "manifest record reload reporting",
+    "catalog compatibility state",
     "difference inspection prediction steps upkeep",
     "answers checkpoints proof",
     "restore saving",
@@ -33,7 +34,7 @@ LIGHT += [
     "terminal",
     "answers",
 ]
-LIGHT += ["commands", "uses", "cli"]
+LIGHT += ["sealed", "commands", "uses", "cli"]
 
 TREES = {
     ".".join(path.relative_to(ROOT / "trainer").with_suffix("").parts): ast.parse(

@@ -4,7 +4,7 @@ import re
 import pytest
 from absl import flags
 
-from trainer import config, record
+from trainer import config, record, sealed
 
 SETTINGS = {"width": 64, "rate": 0.001, "on": True, "decay": None, "sizes": [1, 2]}
 FACTS = {"train_data": "100 examples"}
@@ -228,19 +228,32 @@ def test_the_flagfile_repeats_the_run(tmp_path, text):
     assert config.from_flags(values) == expected
 
 
-WHOLE = b"""{"choices": {"task": "a", "set": {}, "facts": {}},
- "changes": [], "lineages": []}"""
+BODY = {
+    "choices": {"task": "a", "set": {}, "facts": {}},
+    "changes": [],
+    "lineages": [],
+}
+WHOLE = sealed.text(BODY).encode()
+
+
+def with_choices(**choices):
+    return sealed.text({**BODY, "choices": {**BODY["choices"], **choices}}).encode()
+
+
 DAMAGED = {
     "empty": b"",
     "truncated": WHOLE[:30],
     "not UTF-8": b"\xff\xfe",
     "list": b"[]",
-    "no choices": b'{"changes": [], "lineages": []}',
-    "choices are a list": b'{"choices": [], "changes": [], "lineages": []}',
-    "unknown choice": WHOLE.replace(b'"task"', b'"depth": 3, "task"'),
-    "no changes": WHOLE.replace(b'"changes": [],', b""),
-    "no task": WHOLE.replace(b'"a"', b"null"),
-    "settings are a list": WHOLE.replace(b'"set": {}', b'"set": []'),
+    "number": b"3",
+    "one bit": WHOLE.replace(b'"a"', b'"e"'),
+    "no digest": WHOLE.replace(b"xxh3_128", b"xxh3_129"),
+    "no choices": sealed.text({"changes": [], "lineages": []}).encode(),
+    "choices are a list": sealed.text({**BODY, "choices": []}).encode(),
+    "unknown choice": with_choices(depth=3),
+    "no changes": sealed.text({"choices": BODY["choices"], "lineages": []}).encode(),
+    "no task": with_choices(task=None),
+    "settings are a list": with_choices(set=[]),
     "very deep": b"[" * 200_000,
 }
 
@@ -273,6 +286,7 @@ def test_a_value_that_no_flag_could_have_is_not_taken(tmp_path, name, value):
     start(tmp_path)
     body = json.loads((tmp_path / "config.json").read_text())
     body["choices"][name] = value
-    (tmp_path / "config.json").write_text(json.dumps(body))
+    del body[sealed.DIGEST]
+    sealed.write(tmp_path / "config.json", body)
     with refused(rf"config\.json|--{name}"):
         record.complete(choose(tmp_path), {"run_dir"})

@@ -8,7 +8,6 @@ strict limits, so a directory from a stranger is safe to read.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import pathlib
 import re
@@ -16,12 +15,9 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
-import xxhash
-
-from trainer import storage
+from trainer import sealed, storage
 
 FORMAT = 1
-_DIGEST = "xxh3_128"
 PREFIX = "ckpt"
 _NAME = re.compile(r"ckpt-(0|[1-9]\d{0,17})\.json", re.ASCII)
 _FILE_NAME = re.compile(r"ckpt-\d{1,18}\.(index|data-\d{5}-of-\d{5})", re.ASCII)
@@ -108,9 +104,7 @@ def write(directory: pathlib.Path, manifest: Manifest) -> None:
     """Commits a checkpoint: from here on it exists."""
     body = {"format": FORMAT, **dataclasses.asdict(manifest)}
     body["metrics"] = {k: _from_float(v) for k, v in manifest.metrics.items()}
-    body = json.loads(json.dumps(body, allow_nan=False))
-    text = json.dumps({**body, _DIGEST: _digest(body)}, indent=1) + "\n"
-    storage.write_atomically(path_of(directory, manifest.step), text)
+    sealed.write(path_of(directory, manifest.step), body)
 
 
 def steps(directory: pathlib.Path) -> list[int]:
@@ -130,14 +124,9 @@ def read(directory: pathlib.Path, step: int) -> Manifest:
     """
     path = path_of(directory, step)
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ManifestError("it is not a regular file")
-        if status.st_size > _MAX_BYTES:
-            raise ManifestError(f"it is larger than {_MAX_BYTES} bytes")
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = sealed.read(path, max_bytes=_MAX_BYTES)
         manifest = _parse(body, step)
-        _check(body.pop(_DIGEST) == _digest(body), "it is not what was written")
+        sealed.opened(body)
         return manifest
     except (
         ValueError,
@@ -217,11 +206,6 @@ def _parse(body: Any, step: int) -> Manifest:
         created=created,
         versions={str(k): str(v) for k, v in body["versions"].items()},
     )
-
-
-def _digest(body: dict[str, Any]) -> str:
-    """Of everything else that the manifest says; against damage, not forgery."""
-    return xxhash.xxh3_128_hexdigest(json.dumps(body, sort_keys=True).encode())
 
 
 def _from_float(value: float) -> float | str:

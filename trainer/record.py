@@ -17,7 +17,7 @@ from typing import Any
 import xxhash
 
 from trainer import config as configuration
-from trainer import retention, storage
+from trainer import retention, sealed, storage
 
 _FIELDS = {field.name: field for field in dataclasses.fields(configuration.Config)}
 _MAX_BYTES = 16 << 20
@@ -146,9 +146,7 @@ def read(path: pathlib.Path) -> Record:
       config.ConfigError: it is not one.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ValueError(f"it is larger than {_MAX_BYTES} bytes")
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = sealed.opened(sealed.read(path, max_bytes=_MAX_BYTES))
         choices, changes = body["choices"], tuple(body["changes"])
         lineages = tuple(body["lineages"])
         if not isinstance(choices, dict):
@@ -159,14 +157,20 @@ def read(path: pathlib.Path) -> Record:
             if not isinstance(choices[name], kind):
                 raise TypeError(f"its {name} is no {kind.__name__}")
         return Record(choices, changes, lineages)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise _unreadable(path, error) from error
 
 
 def write(directory: pathlib.Path, record: Record) -> None:
     """Writes `config.json`, and `run.flags`, which repeats the run elsewhere."""
-    text = json.dumps(dataclasses.asdict(record), indent=1) + "\n"
-    storage.write_atomically(directory / "config.json", text)
+    sealed.write(directory / "config.json", dataclasses.asdict(record))
     storage.write_atomically(directory / "run.flags", as_flags(record))
 
 

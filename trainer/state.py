@@ -14,6 +14,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, final
@@ -193,6 +194,7 @@ class State:
             for name, optimizer in self.optimizers.items()
         }
 
+    @functools.cache  # noqa: B019  a state lives as long as its run
     def variables(self) -> dict[str, tf.Variable]:
         """Every variable of the tree by the name that people know it by.
 
@@ -224,6 +226,7 @@ class State:
         """Whether a variable of that name belongs to a network."""
         return path.startswith(tuple(f"{name}/" for name in self._network_names))
 
+    @functools.cache  # noqa: B019  a state lives as long as its run
     def describe(self) -> tuple[manifest.Variable, ...]:
         """The variables as a manifest lists them."""
         return tuple(
