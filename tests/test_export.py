@@ -1,0 +1,349 @@
+"""An export is loaded by a stranger: by the line that is printed, in a fresh process.
+
+What it must say is computed by plain Keras from the checkpoint's own variables.
+"""
+
+import contextlib
+import io
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import processes
+import pytest
+import tasks
+import tensorflow as tf
+
+import trainer
+from models import digits, mnist
+from trainer import cli
+
+# Keras reads arrays for HDF5 in a way that NumPy wants to be done with.
+ARRAYS = "ignore:__array__ implementation:DeprecationWarning"
+pytestmark = pytest.mark.filterwarnings(ARRAYS)
+KINDS = ("saved_model", "keras", "h5", "weights")
+
+
+def call(*arguments):
+    """A command in this process, which has TensorFlow already."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main(["run.py", *map(str, arguments)], package="models")
+    return processes.Result(code, out.getvalue(), err.getvalue())
+
+
+def fresh(code, *arguments, cwd):
+    """What code prints in a process that knows nothing but what lies in `cwd`."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def only(directory):
+    """The prefix of the one checkpoint there."""
+    (step,) = tasks.steps(directory)
+    return directory / f"ckpt-{step}"
+
+
+def restored(task, prefix):
+    """The model of a checkpoint by TensorFlow and Keras alone."""
+    model = task.networks()
+    variables = [variable.value for variable in model.variables]
+    tf.train.Checkpoint(variables=variables).read(str(prefix)).expect_partial()
+    return model
+
+
+class Exports:
+    """One run, exported in each format, with what each command said."""
+
+    def __init__(self, run_dir, task, kinds):
+        self.run_dir, self.task = run_dir, task
+        self.prefix = only(run_dir / "best/accuracy")
+        self.step = int(self.prefix.name.removeprefix("ckpt-"))
+        self.results = {}
+        for kind in kinds:
+            debris = run_dir / "exports" / kind / f".{self.step}.tmp"
+            debris.mkdir(parents=True)
+            (debris / "half").write_text("of an export that was interrupted")
+            done = call("export", f"--run_dir={run_dir}", f"--format={kind}")
+            assert done.code == 0, done.stderr
+            self.results[kind] = done
+
+    def path(self, kind):
+        return self.run_dir / "exports" / kind / str(self.step)
+
+    def line(self, kind):
+        """How to load it, as the command said."""
+        return re.search(r"^load  (.+)$", self.results[kind].stdout, re.M)[1]
+
+    def images(self):
+        return self.task.sources()["test"]["image"][:7]
+
+    def expected(self):
+        model = restored(self.task, self.prefix)
+        return model(self.images(), training=False).numpy()
+
+
+@pytest.fixture(scope="module")
+def exports(reference, tmp_path_factory):
+    """Digits."""
+    run_dir = tmp_path_factory.mktemp("exports") / "run"
+    shutil.copytree(reference.directory, run_dir)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(processes.PROJECT)
+        return Exports(run_dir, digits.Digits(), KINDS)
+
+
+@pytest.fixture(scope="module")
+def custom(tmp_path_factory):
+    """MNIST, whose layers are its own."""
+    run_dir = tmp_path_factory.mktemp("custom") / "run"
+    arguments = ["--steps=4", "--evaluate_every_steps=4", "--set=hidden=8"]
+    flags = f"--flagfile={processes.PROJECT / 'models' / 'mnist.flags'}"
+    assert call(flags, *arguments, f"--run_dir={run_dir}").code == 0
+    return Exports(run_dir, mnist.Mnist(hidden=8), ("keras", "h5"))
+
+
+# What is written.
+
+
+@pytest.mark.parametrize(
+    ("kind", "files"),
+    [
+        ("saved_model", {"saved_model.pb", "variables/variables.index"}),
+        ("keras", {"model.keras"}),
+        ("h5", {"model.h5"}),
+        ("weights", {"model.weights.h5"}),
+    ],
+)
+def test_an_export_is_a_directory_with_a_card(exports, kind, files):
+    path = exports.path(kind)
+    found = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
+    assert files | {"model_card.json"} <= found
+    if kind != "saved_model":
+        assert found == files | {"model_card.json"}
+    assert list(path.parent.iterdir()) == [path], "nothing of the interrupted one"
+    said = exports.results[kind].stdout.splitlines()[0]
+    assert re.fullmatch(
+        rf"exported {re.escape(str(exports.prefix))} to {re.escape(str(path))}: loaded "
+        r"back in a fresh process, 64 predictions differ by \S+ at most\.",
+        said,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_card_tells_what_a_user_should_know(exports, kind):
+    card = json.loads((exports.path(kind) / "model_card.json").read_text())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", card.pop("created"))
+    assert 0 <= card.pop("max_difference") <= 1e-5
+    versions = card.pop("versions")
+    assert versions["keepstep"] == trainer.__version__
+    assert versions["tensorflow"] == tf.__version__
+    model = exports.task.networks()
+    assert card == {
+        "task": "digits",
+        "about": (digits.Digits.__doc__ or "").partition("\n")[0],
+        "hyperparameters": exports.task.hyperparameters(),
+        "format": kind,
+        "step": exports.step,
+        "metrics": tasks.manifest(exports.prefix)["metrics"],
+        "averaged_weights": False,
+        "inputs": {"image": {"dtype": "uint8", "shape": [None, 8, 8]}},
+        "outputs": {
+            "digit": {"dtype": "int64", "shape": [None]},
+            "probability": {"dtype": "float32", "shape": [None, 10]},
+        },
+        "parameters": {"model": model.count_params()},
+        "data": {
+            "train": "1201 examples",
+            "valid": "300 examples",
+            "test": "296 examples",
+        },
+        "compared_examples": 64,
+    }
+
+
+# Loaded back.
+
+OF_SAVED_MODEL = """
+import sys
+import numpy as np
+import tensorflow as tf
+images = np.load(sys.argv[2])
+model = eval(sys.argv[1])
+assert not [name for name in sys.modules if name.startswith(("trainer", "models"))]
+said = {}
+for count in (1, 7):
+    for name, value in model(image=tf.constant(images[:count])).items():
+        said[f"{name} of {count}"] = value.numpy()
+np.savez(sys.argv[3], **said)
+"""
+
+
+def test_a_saved_model_needs_tensorflow_alone(exports, tmp_path):
+    np.save(tmp_path / "images.npy", exports.images())
+    files = [tmp_path / "images.npy", tmp_path / "said.npz"]
+    fresh(OF_SAVED_MODEL, exports.line("saved_model"), *files, cwd=tmp_path)
+    right = tf.nn.softmax(exports.expected()).numpy()
+    with np.load(tmp_path / "said.npz") as said:
+        for count in (1, 7):
+            probability = said[f"probability of {count}"]
+            np.testing.assert_allclose(probability, right[:count], atol=1e-5)
+            digit = said[f"digit of {count}"].tolist()
+            assert digit == right[:count].argmax(1).tolist()
+
+
+OF_KERAS = """
+import json, sys
+import keras
+import numpy as np
+import models.mnist
+from models.digits import Digits
+said = {}
+for name, (line, path) in json.loads(sys.argv[1]).items():
+    images = np.load(path)
+    if name == "weights":
+        model = Digits().networks()
+        eval(line)
+    else:
+        model = eval(line)
+    for count in (1, 7):
+        said[f"{name} of {count}"] = model(images[:count], training=False)
+np.savez(sys.argv[2], **said)
+"""
+
+
+def test_what_keras_wrote_is_loaded_by_keras(exports, custom, tmp_path):
+    """Importing the module of the layers is all that the custom ones need."""
+    plan, right = {}, {}
+    of_mnist = {f"mnist {kind}": (custom, kind) for kind in ("keras", "h5")}
+    of_digits = {kind: (exports, kind) for kind in ("keras", "h5", "weights")}
+    for name, (given, kind) in (of_digits | of_mnist).items():
+        path = tmp_path / f"{name}.npy"
+        np.save(path, given.images())
+        plan[name] = (given.line(kind), str(path))
+        right[name] = given.expected()
+    where = tmp_path / "said.npz"
+    fresh(OF_KERAS, json.dumps(plan), where, cwd=processes.PROJECT)
+    with np.load(where) as said:
+        for name, logits in right.items():
+            for count in (1, 7):
+                given = said[f"{name} of {count}"]
+                np.testing.assert_allclose(
+                    given, logits[:count], atol=1e-4, rtol=1e-5, err_msg=name
+                )
+
+
+def saved_model_cli(*arguments):
+    program = pathlib.Path(sys.executable).with_name("saved_model_cli")
+    done = subprocess.run(
+        [program, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_tensorflows_own_tool_shows_the_signature(exports):
+    shown = saved_model_cli("show", "--dir", exports.path("saved_model"), "--all")
+    signature = shown.partition("signature_def['serving_default']:")[2]
+    signature = " ".join(signature.split())
+    for line in (
+        "inputs['image'] tensor_info: dtype: DT_UINT8 shape: (-1, 8, 8)",
+        "outputs['digit'] tensor_info: dtype: DT_INT64 shape: (-1)",
+        "outputs['probability'] tensor_info: dtype: DT_FLOAT shape: (-1, 10)",
+    ):
+        assert line in signature
+
+
+def test_tensorflows_own_tool_runs_it(exports, tmp_path):
+    np.save(tmp_path / "images.npy", exports.images())
+    saved_model_cli(
+        *("run", "--dir", exports.path("saved_model"), "--tag_set", "serve"),
+        *("--signature_def", "serving_default", "--outdir", tmp_path / "said"),
+        *("--inputs", f"image={tmp_path / 'images.npy'}"),
+    )
+    right = tf.nn.softmax(exports.expected()).numpy()
+    said = np.load(tmp_path / "said/probability.npy")
+    np.testing.assert_allclose(said, right, atol=1e-5)
+
+
+# Never overwritten.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_export_is_never_overwritten(exports, kind):
+    path = exports.path(kind)
+    before = {p: p.stat().st_mtime_ns for p in path.rglob("*")}
+    again = call("export", f"--run_dir={exports.run_dir}", f"--format={kind}")
+    assert (again.code, again.stdout) == (1, "")
+    assert again.stderr == (
+        f"ExportError: {path} is there already, and an export is never overwritten. "
+        "Delete it, or give another --output.\n"
+    )
+    assert {p: p.stat().st_mtime_ns for p in path.rglob("*")} == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_card_is_never_overwritten_either(exports, tmp_path):
+    (tmp_path / "a.keras.json").write_text("mine")
+    where = [f"--run_dir={exports.run_dir}", f"--output={tmp_path / 'a.keras'}"]
+    refused = call("export", *where, "--format=keras")
+    assert refused.code == 1
+    assert f"ExportError: {tmp_path}/a.keras.json is there already" in refused.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["a.keras.json"]
+
+
+# --output.
+
+
+def test_the_output_is_filled_in(exports, tmp_path):
+    output = f"--output={tmp_path}/{{epoch:02d}}-{{val_loss:.4f}}-{{step}}.keras"
+    prefix = exports.run_dir / "recent/ckpt-120"
+    where = [f"--run_dir={exports.run_dir}", f"--checkpoint={prefix}"]
+    done = call("export", *where, "--format=keras", output)
+    assert done.code == 0, done.stderr
+    loss = tasks.manifest(prefix)["metrics"]["loss"]
+    name = f"06-{loss:.4f}-120.keras"  # 120 steps of 64 of 1201 examples
+    assert sorted(p.name for p in tmp_path.iterdir()) == [name, f"{name}.json"]
+    card = json.loads((tmp_path / f"{name}.json").read_text())
+    assert (card["step"], card["format"]) == (120, "keras")
+    assert f'load  keras.models.load_model("{tmp_path / name}")' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("{acuracy:.2f}", "'acuracy'"),
+        ("{step:.2x}", "Precision not allowed in integer format specifier"),
+        ("{}", "Replacement index 0 out of range for positional args tuple"),
+        ("{step", "expected '}' before end of string"),
+    ],
+)
+def test_an_output_that_cannot_be_filled_in_is_refused(exports, output, reason):
+    where = [f"--run_dir={exports.run_dir}", f"--output={output}"]
+    refused = call("export", *where)
+    assert (refused.code, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        f"ConfigError: --output={output} can't be filled in ({reason}): this "
+        "checkpoint has {step}, {accuracy}, {loss}, {val_accuracy}, {val_loss}, "
+        "{epoch}.\n"
+    )
+
+
+def test_a_format_of_tables_is_refused(exports):
+    refused = call("export", f"--run_dir={exports.run_dir}", "--format=json")
+    assert (refused.code, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        "ConfigError: --format=json is no format of an export: expected saved_model, "
+        "keras, h5, weights.\n"
+    )
