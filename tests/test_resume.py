@@ -693,3 +693,17 @@ def test_resuming_may_be_forbidden_or_demanded(light, tmp_path, resume, text):
     assert tasks.steps(run_dir / "recent") == (
         [1, 2, 3, 4] if resume == "never" else []
     )
+
+
+# The configuration.
+
+
+def test_without_its_configuration_a_run_goes_on_with_the_same_choices_only(tmp_path):
+    run_dir = tmp_path / "run"
+    tasks.train(run_dir, tasks.Plain(), steps=4)
+    (run_dir / "config.json").unlink()
+    text = "has checkpoints that were made with other choices, and its config.json"
+    with pytest.raises(config.ConfigError, match=text):
+        tasks.train(run_dir, tasks.Plain(), steps=8, batch_size=4)
+    assert tasks.train(run_dir, tasks.Plain(), steps=8).trained_steps == 4
+    assert (run_dir / "config.json").exists()

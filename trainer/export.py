@@ -25,6 +25,7 @@ from trainer import (
     catalog,
     config,
     data,
+    ema,
     parts,
     prediction,
     reload,
@@ -250,7 +251,10 @@ def _card(
         "format": kind,
         "step": entry.step,
         "metrics": dict(entry.manifest.metrics) if entry.manifest else {},
-        "averaged_weights": bool(choices.ema),
+        "averaged_weights": any(
+            one.path.startswith(f"{ema.NAME}/")
+            for one in (entry.manifest.variables if entry.manifest else ())
+        ),
         "inputs": {name: _outline(spec) for name, spec in predictor.spec.items()},
         "outputs": {name: _outline(one) for name, one in outputs.items()},
         "parameters": {name: one.count_params() for name, one in networks.items()},

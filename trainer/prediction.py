@@ -69,7 +69,7 @@ class Predictor:
         tf.function(trace).get_concrete_function(free)
         self.inputs = tuple(name for name in free if name in noted)
         self.spec = {name: free[name] for name in self.inputs}
-        named = tf.function(self._named, autograph=False)
+        named = tf.function(self._named)
         self.traced = named.get_concrete_function(**self.spec)
 
     def predict(self, inputs: Mapping[str, Any]) -> Arrays:
@@ -129,7 +129,9 @@ def as_lines(predicted: Iterable[Arrays]) -> Iterator[str]:
     index = 0
     for batch in predicted:
         for row in range(len(next(iter(batch.values())))):
-            values = {name: _plain(one[row].tolist()) for name, one in batch.items()}
+            # Not `one[row]`: that of an array of texts is no array.
+            rows = {name: one[row : row + 1].tolist() for name, one in batch.items()}
+            values = {name: _plain(of_row[0]) for name, of_row in rows.items()}
             yield json.dumps({"index": index, **values}, allow_nan=False)
             index += 1
 

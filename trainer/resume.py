@@ -100,6 +100,8 @@ def _resume(run: parts.Run, task: contract.Task) -> None:
             f"{directory} has no checkpoint to go on from, and --resume=require asks "
             "for one. Check --run_dir, or leave --resume out to begin."
         )
+    if exists and not (directory / "config.json").exists():
+        _check_digest(run)
     found = restore(run)
     record.write(directory, run.record)
     total = run.schedule.total
@@ -114,6 +116,18 @@ def _resume(run: parts.Run, task: contract.Task) -> None:
         logging.info("training %s from scratch to step %d", directory, total)
         return
     logging.info("resumed %s at step %d of %d", directory, found.step, total)
+
+
+def _check_digest(run: parts.Run) -> None:
+    """Without `config.json`, a manifest says at least whether the choices are right."""
+    directory = run.choices.directory()
+    digests = {e.manifest.config_digest for e in catalog.scan(directory) if e.manifest}
+    if digests and run.record.digest not in digests:
+        raise config.ConfigError(
+            f"{directory} has checkpoints that were made with other choices, and its "
+            "config.json, which says with which, is missing. Bring it back, start with "
+            "the same choices, or give another --run_dir."
+        )
 
 
 def _take_weights(run: parts.Run) -> None:

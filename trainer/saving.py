@@ -170,6 +170,8 @@ class Saver:
         passed = self._clock() - self._saved_at
         if every_secs:
             return passed >= every_secs
+        if self._running is not None:
+            return False  # what it costs is not known yet
         return passed >= min(100 / overhead_percent * self._last_secs, _MAX_SECS)
 
     def is_best(self, step: int, metrics: Mapping[str, float]) -> bool:

@@ -31,6 +31,8 @@ _VALUE_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
 class TaskError(ValueError):
     """A task doesn't keep its side of the contract."""
 
+    ag_pass_through = True  # AutoGraph, which a task is traced by, leaves it as it is
+
 
 class Source(Protocol):
     """Examples with random access; `data` has ready ones."""
