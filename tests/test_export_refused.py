@@ -157,11 +157,12 @@ def assert_refused(result, run_dir, *texts):
 def test_a_task_that_says_nothing_of_predictions(trained, kind):
     run_dir = trained("Silent")
     refused = call("export", "--run_dir=run", f"--format={kind}")
-    text = (
+    assert_refused(refused, run_dir)
+    assert refused.stderr == (
         "TaskError: Silent does not say what it predicts. Add to it: def predictions("
-        'self, networks, batch): return {"score": networks(batch["x"], training=False)}'
+        'self, networks, batch): return {"score": networks(batch["x"], '
+        "training=False)}\n"
     )
-    assert_refused(refused, run_dir, text)
 
 
 @pytest.mark.parametrize("kind", ["keras", "h5"])

@@ -89,6 +89,16 @@ def test_a_value_is_one_number_an_example(value, shape):
         checked({"loss": value})
 
 
+def test_what_is_wrong_is_said_as_it_is_though_a_task_is_traced():
+    def mean(networks, batch, training):
+        return {"loss": tf.reduce_mean(first_output(networks, batch, training))}
+
+    wrong = Parts(given=mean, net=network(), optimizer=keras.optimizers.SGD())
+    text = r"^Parts\.values\(\) returns 'loss' with shape \(\); expected one number"
+    with pytest.raises(task.TaskError, match=text):
+        state.build(wrong, lambda step: BATCH, seed=0)
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "../a", ".hidden", "_a", "a b", "a:b"])
 def test_a_name_that_is_no_directory_is_refused(name):
     with pytest.raises(task.TaskError, match="a name becomes a directory") as refused:

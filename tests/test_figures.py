@@ -1,0 +1,230 @@
+"""Figures: what they show, and that a run draws them of each new best and only then."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scripted
+import tasks
+import tensorflow as tf
+from tensorboard.backend.event_processing import event_accumulator
+
+from trainer import figures
+
+CELL = 25  # a tile of 24 pixels, and the line beside it
+WHITE = (255, 255, 255)
+
+
+def cells(image, side=CELL):
+    """The middle pixel of each tile, as a grid of colours."""
+    half = side // 2
+    return [
+        [tuple(map(int, one)) for one in row] for row in image[half::side, half::side]
+    ]
+
+
+# The confusion matrix.
+
+
+def test_a_confusion_matrix_has_the_true_classes_from_the_top():
+    labels = np.array([0, 0, 1, 2, 2, 2])
+    predicted = np.array([0, 0, 2, 2, 2, 2])
+    image = figures.confusion_matrix(labels, predicted, 3)
+    assert (image.shape, image.dtype) == ((3 * CELL, 3 * CELL, 3), np.uint8)
+    green, red = (20, 140, 60), (200, 30, 30)
+    assert cells(image) == [
+        [green, WHITE, WHITE],
+        [WHITE, WHITE, red],
+        [WHITE, WHITE, green],
+    ]
+
+
+def test_a_colour_is_the_stronger_the_larger_its_share_of_the_row():
+    labels = np.repeat([0, 1], 100)
+    predicted = np.concatenate([np.repeat([0, 1], [99, 1]), np.repeat([0, 1], 50)])
+    (right, rare), (often, half) = cells(figures.confusion_matrix(labels, predicted, 2))
+    assert right[0] < half[0] < 255
+    assert often[1] < rare[1] < 255
+    assert rare != WHITE, "one of a hundred is to be seen"
+
+
+def test_a_class_without_examples_is_a_white_row():
+    image = figures.confusion_matrix(np.array([1]), np.array([1]), 2)
+    assert cells(image)[0] == [WHITE, WHITE]
+
+
+# The worst mistakes.
+
+
+def flat(*greys):
+    """Images of 4x4 pixels, each of one grey."""
+    return np.float32(greys)[:, None, None] * np.ones([4, 4], np.float32)
+
+
+def greys(image, side):
+    return [one[0] for row in cells(image, side) for one in row]
+
+
+def test_a_gallery_shows_the_chosen_in_their_order_and_then_white():
+    images = flat(0.0, 0.25, 0.5, 1.0)
+    image = figures.gallery(images, np.array([2, 0, 1]), count=4)
+    side = 4 * 12 + 1
+    assert (image.shape, image.dtype) == ((2 * side, 2 * side, 3), np.uint8)
+    assert greys(image, side) == [128, 0, 64, 255]
+
+
+def test_a_gallery_shows_no_more_than_it_has_room_for():
+    images = flat(*np.linspace(0, 1, 9))
+    image = figures.gallery(images, np.arange(9), count=4)
+    assert greys(image, 49) == [0, 32, 64, 96]
+
+
+def test_a_gallery_is_in_colour_where_the_images_are():
+    images = np.zeros([2, 4, 4, 3])
+    images[0, ..., 0], images[1, ..., 2] = 255, 255
+    image = figures.gallery(images, np.array([1, 0]), count=2)
+    assert cells(image, 49) == [[(0, 0, 255), (255, 0, 0)]]
+
+
+def test_a_large_image_is_shown_as_it_is():
+    image = figures.gallery(np.zeros([1, 60, 50]), np.array([0]), count=1)
+    assert image.shape == (61, 51, 3)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+def test_the_worst_mistake_comes_first(kind):
+    """The worst is the one whose true class was thought the least likely."""
+    probabilities = np.array(
+        [[0.75, 0.25], [0.125, 0.875], [0.25, 0.75], [1.0, 0.0], [0.5, 0.5]]
+    )
+    labels = np.array([0, 0, 0, 1, 1], kind)
+    images = flat(0, 51, 102, 153, 204).astype(kind)
+    images[0, 0, 0] = 255
+    drawn = figures.of_classification(images, labels, probabilities)
+    assert sorted(drawn) == ["confusion", "worst_mistakes"]
+    shown = greys(drawn["worst_mistakes"], 49)
+    assert shown == [153, 51, 102, 204, *[255] * 12], (
+        "of equal classes it says the first"
+    )
+    assert drawn["confusion"].shape == (2 * CELL, 2 * CELL, 3)
+    again = figures.of_classification(images, labels, probabilities)
+    for name, image in drawn.items():
+        np.testing.assert_array_equal(image, again[name])
+
+
+def test_of_equally_bad_mistakes_the_earlier_comes_first():
+    probabilities = np.tile([0.25, 0.75], [3, 1])
+    images = flat(0, 51, 255)
+    drawn = figures.of_classification(images, np.zeros([3]), probabilities)
+    assert greys(drawn["worst_mistakes"], 49)[:3] == [0, 51, 255]
+
+
+def test_without_a_mistake_the_gallery_is_white():
+    drawn = figures.of_classification(flat(0, 1), [0, 1], np.eye(2))
+    assert set(greys(drawn["worst_mistakes"], 49)) == {255}
+
+
+# In a run.
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown(scripted.Scripted):
+    """The number of steps so far is drawn as a grey, the examples as its size."""
+
+    def predictions(self, networks, batch):
+        return {"count": networks(batch["x"], training=False)}
+
+    def figures(self, examples, predictions):
+        (count,) = set(predictions["count"].tolist())
+        shape = [len(examples["x"]), len(predictions["count"]), 3]
+        return {"grey": np.full(shape, -count, np.uint8)}
+
+
+def images(run_dir):
+    """What TensorBoard is given: by tag `{step: image}`, each step once."""
+    events = event_accumulator.EventAccumulator(
+        str(run_dir / "summaries/eval"),
+        size_guidance={event_accumulator.TENSORS: 0},
+        purge_orphaned_data=False,
+    )
+    events.Reload()
+    found = {}
+    for tag in events.summary_metadata:
+        if events.SummaryMetadata(tag).plugin_data.plugin_name != "images":
+            continue
+        shown = [
+            (event.step, tf.make_ndarray(event.tensor_proto)[2])
+            for event in events.Tensors(tag)
+        ]
+        assert len(dict(shown)) == len(shown)
+        found[tag] = {step: tf.io.decode_png(one).numpy() for step, one in shown}
+    return found
+
+
+def train(run_dir, task, steps=None, **choices):
+    steps = steps or len(task.script.split())
+    return tasks.train(run_dir, task, steps=steps, evaluate_every_steps=1, **choices)
+
+
+SCRIPT = "nan 0.25 0.125 0.5 0.5 0.75"
+
+
+def test_a_run_draws_each_new_best_and_nothing_else(tmp_path):
+    train(tmp_path / "run", Shown(SCRIPT), eval_batch_size=3)
+    drawn = images(tmp_path / "run")
+    assert sorted(drawn) == ["grey"]
+    assert sorted(drawn["grey"]) == [2, 4, 6]
+    for step, image in drawn["grey"].items():
+        np.testing.assert_array_equal(image, np.full([4, 4, 3], step, np.uint8))
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_resumed_run_draws_what_is_left(tmp_path, step):
+    straight, task = tmp_path / "straight", Shown("0.0 0.25 0.125 0.5 0.5 0.75")
+    train(straight, task)
+    run_dir = tasks.cut_back(straight, tmp_path / "run", step)
+    train(run_dir, task)
+    tasks.assert_same_run(straight, run_dir)
+    assert sorted(images(run_dir)["grey"]) == [1, 2, 4, 6]
+
+
+def test_without_figures_there_are_no_images(tmp_path):
+    train(tmp_path / "run", scripted.Scripted(SCRIPT), steps=2)
+    assert images(tmp_path / "run") == {}
+
+
+def test_without_anything_that_is_best_there_are_no_images(tmp_path):
+    train(tmp_path / "run", Shown(SCRIPT), steps=2, best=())
+    assert images(tmp_path / "run") == {}
+
+
+class Moody(tasks.Rich):
+    """Draws random numbers where it predicts, from the generator that training uses."""
+
+    def predictions(self, networks, batch):
+        noise = tf.random.get_global_generator().normal([1, tasks.FEATURES])
+        return {"y": networks(batch["x"] + noise, training=True)}
+
+    def values(self, networks, batch, training):
+        noise = tf.random.get_global_generator().normal([1, tasks.FEATURES])
+        return super().values(networks, {**batch, "x": batch["x"] + noise}, training)
+
+
+class Drawn(Moody):
+    def figures(self, examples, predictions):
+        return {"y": np.zeros([8, 8, 3], np.uint8)}
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_drawing_leaves_no_trace_in_the_training(tmp_path, ema):
+    for cls in (Moody, Drawn):
+        tasks.train(tmp_path / cls.__name__, cls(), steps=8, ema=ema)
+    assert len(images(tmp_path / "Drawn")["y"]) >= 1
+    assert images(tmp_path / "Moody") == {}
+    for step in range(1, 9):
+        name = f"recent/ckpt-{step}"
+        one, other = (tmp_path / cls / name for cls in ("Moody", "Drawn"))
+        assert tasks.different(one, other) == []
+    curves = tasks.scalars(tmp_path / "Drawn")
+    del curves["eval/y"]
+    assert curves == tasks.scalars(tmp_path / "Moody")
