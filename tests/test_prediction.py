@@ -105,6 +105,27 @@ def test_python_may_decide_about_tensors():
     np.testing.assert_allclose(said["y"], right, rtol=1e-6)
 
 
+class Naming(Telling):
+    """Says texts."""
+
+    def predictions(self, networks, batch):
+        said = networks(batch["x"], training=False)[:, 0]
+        return {"way": tf.where(said > 0, "up", "down")}
+
+
+def test_texts_are_predictions_too(tmp_path):
+    found, current, valid = predictor(Naming())
+    batches = [one for _, one in found.run(valid)]
+    said = current.networks(tasks.examples()["valid"]["x"]).numpy()[:, 0]
+    right = ["up" if one > 0 else "down" for one in said]
+    assert set(right) == {"up", "down"}
+    rows = map(json.loads, prediction.as_lines(batches))
+    assert [row["way"] for row in rows] == right
+    prediction.write_npz(tmp_path / "said.npz", batches)
+    with np.load(tmp_path / "said.npz", allow_pickle=False) as file:
+        assert [one.decode() for one in file["way"]] == right
+
+
 def saying(said):
     class Saying(tasks.Plain):
         def predictions(self, networks, batch):
@@ -157,8 +178,8 @@ def test_a_task_that_says_nothing_is_told_how():
 
 def test_a_line_is_json_whatever_the_numbers_are():
     batches = [
-        {"y": np.float32([0.5, np.nan]), "words": np.array([b"a", b"\xff"], object)},
-        {"y": np.float32([np.inf]), "words": np.array(["c"], object)},
+        {"y": np.float32([0.5, np.nan]), "words": np.array([b"a", b"\xff"])},
+        {"y": np.float32([np.inf]), "words": np.array([b"c"])},
     ]
     lines = list(prediction.as_lines(batches))
 

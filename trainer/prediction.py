@@ -78,7 +78,7 @@ class Predictor:
             name: tf.convert_to_tensor(inputs[name], self.spec[name].dtype)
             for name in self.inputs
         }
-        return {name: one.numpy() for name, one in self.traced(**tensors).items()}
+        return {name: _array(one) for name, one in self.traced(**tensors).items()}
 
     def run(self, batches: tf.data.Dataset) -> Iterator[tuple[Arrays, Arrays]]:
         """Examples and predictions, batch by batch, of every example exactly once.
@@ -91,7 +91,7 @@ class Predictor:
                 rows = counts.numpy()
                 predicted = self.predict(batch)
                 yield (
-                    {name: one.numpy()[rows] for name, one in batch.items()},
+                    {name: _array(one)[rows] for name, one in batch.items()},
                     {name: one[rows] for name, one in predicted.items()},
                 )
 
@@ -129,9 +129,7 @@ def as_lines(predicted: Iterable[Arrays]) -> Iterator[str]:
     index = 0
     for batch in predicted:
         for row in range(len(next(iter(batch.values())))):
-            # Not `one[row]`: that of an array of texts is no array.
-            rows = {name: one[row : row + 1].tolist() for name, one in batch.items()}
-            values = {name: _plain(of_row[0]) for name, of_row in rows.items()}
+            values = {name: _plain(one[row].tolist()) for name, one in batch.items()}
             yield json.dumps({"index": index, **values}, allow_nan=False)
             index += 1
 
@@ -148,6 +146,12 @@ def write_npz(path: pathlib.Path, predicted: Iterable[Arrays]) -> int:
     with path.open("wb") as file:
         np.savez(file, **arrays)
     return len(next(iter(arrays.values())))
+
+
+def _array(tensor: tf.Tensor) -> np.ndarray:
+    """Texts as NumPy's own bytes: a file could hold objects only as a pickle."""
+    array: np.ndarray = tensor.numpy()
+    return array.astype("S") if array.dtype == object else array
 
 
 def _plain(value: Any) -> Any:

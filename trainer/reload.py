@@ -33,7 +33,9 @@ plan = json.loads(sys.argv[1])
 serve = tf.saved_model.load(plan["files"]["saved_model"]).signatures["serving_default"]
 with np.load(plan["inputs"]) as inputs:
     outputs = serve(**{name: tf.constant(inputs[name]) for name in inputs})
-np.savez(plan["outputs"], **{name: one.numpy() for name, one in outputs.items()})
+arrays = {name: one.numpy() for name, one in outputs.items()}
+texts = {name: one.astype("S") for name, one in arrays.items() if one.dtype == object}
+np.savez(plan["outputs"], **{**arrays, **texts})
 """
 _KERAS = """
 import sys
@@ -122,7 +124,9 @@ def child(text: str) -> None:
         if set(networks) == {"model"}:
             networks = networks["model"]
     predicted = task.predictions(networks, inputs)
-    _write(plan.outputs, {name: np.asarray(one) for name, one in predicted.items()})
+    arrays = {name: np.asarray(one) for name, one in predicted.items()}
+    texts = {k: one.astype("S") for k, one in arrays.items() if one.dtype == object}
+    _write(plan.outputs, {**arrays, **texts})
 
 
 def _run(plan: Plan) -> Arrays:

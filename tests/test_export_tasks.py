@@ -1,4 +1,4 @@
-"""Networks that an export would not say the same as: refused, and nothing is left."""
+"""Exports of small tasks: one that would say something else leaves nothing."""
 
 import contextlib
 import io
@@ -22,6 +22,7 @@ import dataclasses
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from trainer import task
 
@@ -78,6 +79,12 @@ class Silent(task.Task):
 class Plain(Silent):
     def predictions(self, networks, batch):
         return {"y": networks(batch["x"], training=False)}
+
+
+class Naming(Plain):
+    def predictions(self, networks, batch):
+        positive = super().predictions(networks, batch)["y"] > 0
+        return {"way": tf.where(positive, "up", "down")}
 
 
 class Unconfigured(Plain):
@@ -221,6 +228,14 @@ def test_two_networks_are_two_files_and_a_saved_model_holds_layers_of_any_kind(
     assert done.code == 0, done.stderr
     found = sorted(path.name for path in (run_dir.parent / "out").iterdir())
     assert found == ["model_card.json", "one.weights.h5", "two.weights.h5"]
+
+
+@pytest.mark.parametrize("kind", ["saved_model", "keras"])
+def test_texts_are_compared_as_well(trained, kind):
+    trained("Naming")
+    done = call("export", "--run_dir=run", f"--format={kind}")
+    assert done.code == 0, done.stderr
+    assert "8 predictions differ by 0 at most." in done.stdout
 
 
 def test_averages_are_what_is_exported(trained):
