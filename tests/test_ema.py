@@ -1,12 +1,13 @@
 """Averages of weights: trained with raw ones, judged, kept and used as averages."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
 import tasks
 
-from trainer import catalog, compatibility, config, evaluation, retention
+from trainer import averaging, catalog, compatibility, config, evaluation, retention
 
 TOTAL, DECAY = 12, 0.5
 KEY = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -113,6 +114,25 @@ def test_a_checkpoint_is_evaluated_as_the_training_did(plain):
     for entry in catalog.ranked(plain / "best/loss", rule):
         found = evaluation.evaluate(choices, tasks.Plain(), entry)
         assert found == entry.manifest.metrics
+
+
+def test_the_mean_of_several_is_that_of_their_averages(plain, tmp_path):
+    run_dir = shutil.copytree(plain, tmp_path / "run")
+    rule = retention.Best("loss", "min", 2)
+    entries = catalog.ranked(run_dir / "best/loss", rule)
+    assert len(entries) == 2
+    choices = config.Config(
+        task="tasks:Plain", run_dir=str(run_dir), batch_size=8, ema=0.9
+    )
+    made = averaging.average(choices, tasks.Plain(), entries, rule)
+    each = [networks(entry.prefix)[1] for entry in entries]
+    for values in networks(made.prefix):
+        for path, value in values.items():
+            mean = np.mean([one[path] for one in each], axis=0, dtype=np.float64)
+            np.testing.assert_array_equal(value, mean.astype(np.float32))
+    assert made.metrics["loss"] == pytest.approx(loss_of(values), rel=1e-5)
+    best = min(entry.manifest.metrics["loss"] for entry in entries)
+    assert made.beats == (made.metrics["loss"] < best)
 
 
 def test_a_new_run_begins_with_the_averages_of_another(plain, tmp_path):
