@@ -120,12 +120,16 @@ UNFIT = {
     "another shape": (
         {"image": IMAGE[:, 1:], "label": LABEL},
         ": 'image' has shape (4, 7, 8); the task has (8, 8) an example, so expected "
-        "(N, 8, 8)",
+        "(N, 8, 8).",
     ),
     "a single example": (
         {"image": IMAGE[0], "label": LABEL},
         ": 'image' has shape (8, 8); the task has (8, 8) an example, so expected "
-        "(N, 8, 8)",
+        "(N, 8, 8).",
+    ),
+    "a number an example as a row": (
+        {"image": IMAGE, "label": LABEL[:, None]},
+        ": 'label' has shape (4, 1); the task has () an example, so expected (N,).",
     ),
     "numbers that do not fit": (
         {"image": IMAGE + 0.5, "label": LABEL},

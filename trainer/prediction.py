@@ -1,8 +1,10 @@
 """What the networks of a task say of examples: `Task.predictions`, checked and run.
 
-predictor = prediction.Predictor(task, networks, spec)
-predictor.inputs                               # ("image",)
-for examples, predicted in predictor.run(batches): ...
+    predictor = prediction.Predictor(task, networks, spec)
+    predictor.inputs                               # ("image",)
+    for examples, predicted in predictor.run(batches): ...
+
+What a task looks up in a batch is an input: it need not say so a second time.
 """
 
 from __future__ import annotations

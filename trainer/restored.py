@@ -103,9 +103,10 @@ def _fitting(path: str, name: str, array: np.ndarray, spec: tf.TensorSpec) -> An
     kind = spec.dtype.as_numpy_dtype
     shape = spec.shape[1:]
     if array.ndim == 0 or not shape.is_compatible_with(array.shape[1:]):
+        expected = str(("N", *shape)).replace("'", "")
         raise data.DataError(
             f"{path}: {name!r} has shape {array.shape}; the task has "
-            f"{tuple(shape)} an example, so expected (N, {str(tuple(shape))[1:]}"
+            f"{tuple(shape)} an example, so expected {expected}."
         )
     if array.dtype == kind:
         return array

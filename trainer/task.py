@@ -1,16 +1,18 @@
 """What a model author writes: the data, the networks, the optimizers and the losses.
 
-@task.register("digits")
-@dataclasses.dataclass(frozen=True)
-class Digits(task.Task):
-    width: int = 32                                  # --set width=64
-    best = ("accuracy:max",)
+    @task.register("digits")
+    @dataclasses.dataclass(frozen=True)
+    class Digits(task.Task):
+        width: int = 32                                  # --set width=64
+        best = ("accuracy:max",)
 
-    def sources(self): return {"train": ..., "valid": ...}
-    def networks(self): return keras.Sequential([...])
-    def optimizers(self): return keras.optimizers.Adam(1e-3)
-    def values(self, networks, batch, training):
-        return {"loss": ..., "accuracy": ...}        # one number an example
+        def sources(self): return {"train": ..., "valid": ...}
+        def networks(self): return keras.Sequential([...])
+        def optimizers(self): return keras.optimizers.Adam(1e-3)
+        def values(self, networks, batch, training):
+            return {"loss": ..., "accuracy": ...}        # one number an example
+
+A task says what and how to learn; when to save, evaluate and stop is a run's own.
 """
 
 from __future__ import annotations
