@@ -260,6 +260,25 @@ def test_going_back_before_every_best_begins_anew(tmp_path):
     assert_best(run_dir, 2, 0.5)
 
 
+def test_going_back_before_every_best_leaves_none(tmp_path):
+    run_dir = tmp_path / "run"
+    train(run_dir, "nan nan 0.5")
+    again = {"checkpoint": "step:2", "allow_change": ("script",)}
+    train(run_dir, "nan nan nan", **again)
+    assert best(run_dir) == []
+    assert tf.train.latest_checkpoint(str(run_dir / "best/score")) is None
+    assert records(run_dir) == {}
+
+
+def test_going_back_to_where_the_record_was_lost_takes_what_is_there(tmp_path):
+    """The best of that time was displaced by one that is abandoned now."""
+    run_dir = tmp_path / "run"
+    train(run_dir, "0.25 0.5 0.125 0.75", keep_recent=2)
+    again = {"checkpoint": "step:3", "allow_change": ("script",)}
+    train(run_dir, "0.25 0.5 0.125 0.375", keep_recent=2, **again)
+    assert_best(run_dir, 4, 0.375)
+
+
 # Several of them.
 
 
@@ -367,6 +386,15 @@ def test_early_stopping_looks_at_one_metric(tmp_path, metric, rules, step):
         early_stop_patience=2,
     )
     assert (outcome.step, outcome.stopped_early) == (step, step < 6)
+
+
+@pytest.mark.parametrize(
+    "choices", [{"early_stop_patience": 1}, {"early_stop_metric": "score"}]
+)
+def test_early_stopping_where_nothing_is_ranked_is_refused(tmp_path, choices):
+    text = "early stopping needs a metric that gets better: give --best=name:min|max"
+    with pytest.raises(config.ConfigError, match=re.escape(text)):
+        train(tmp_path / "run", "0.5", best=(), **choices)
 
 
 def test_early_stopping_on_a_metric_that_is_not_ranked_is_refused():

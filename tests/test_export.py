@@ -277,6 +277,24 @@ def test_tensorflows_own_tool_runs_it(exports, tmp_path):
     np.testing.assert_allclose(said, right, atol=1e-5)
 
 
+def test_the_lines_of_the_build_document_load_each_format(exports):
+    document = (processes.PROJECT / "BUILD.md").read_text(encoding="utf-8")
+    row = r"^\| `(saved_model|keras|h5|weights)` \| .*? \| `(.+?)` \| .*\|$"
+    lines = dict(re.findall(row, document, re.MULTILINE))
+    assert lines.keys() == set(KINDS)
+    code = ["import keras, numpy as np, tensorflow as tf, models.digits"]
+    code += ["images = np.zeros([3, 8, 8], np.uint8)"]
+    code += ["model = models.digits.Digits().networks()"]
+    for kind, line in lines.items():
+        code += [f"DIR = {str(exports.path(kind))!r}", f"loaded = {line}"]
+        if kind == "saved_model":
+            code.append("print(loaded['probability'].shape)")
+        else:
+            code.append("print((loaded or model)(images).shape)")
+    said = fresh("\n".join(code), cwd=processes.PROJECT)
+    assert said == "(3, 10)\n" * 4
+
+
 # Never overwritten.
 
 

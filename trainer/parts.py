@@ -97,6 +97,11 @@ def assemble(
     inputs, current = training(choices, task, sources)
     evaluation = _evaluation(choices, task, sources, current)
     best = choices.rules() if evaluation else ()
+    if not best and (choices.early_stop_patience or choices.early_stop_metric):
+        raise config.ConfigError(
+            "early stopping needs a metric that gets better: give --best=name:min|max, "
+            "and a split 'valid' to evaluate it on."
+        )
     keeper = checkpoints.Keeper(upkeep.Upkeep.of(choices))
     return Run(
         choices=choices,

@@ -176,16 +176,23 @@ def restore(run: parts.Run, *, scheduled: bool = False) -> manifest.Manifest | N
 
 
 def _recover_records(run: parts.Run) -> None:
-    """Takes from the directories the records of metrics that are ranked anew."""
+    """Takes from the directories the records that have no checkpoint there.
+
+    So it is for metrics that are ranked anew, and after going back.
+    """
     progress = run.state.progress
-    kept, found = progress.get("records", {}), {}
+    kept = progress.get("records", {})
+    records = dict(kept)
     for rule in run.best:
-        if kept.get(rule.metric, {}).get("mode") == rule.mode:
-            continue
         directory = run.choices.directory() / catalog.BEST / rule.metric
-        best = next(iter(catalog.ranked(directory, rule)), None)
-        if best is not None and best.manifest is not None:
-            value = best.manifest.metrics[rule.metric]
-            found[rule.metric] = {"step": best.step, "value": value, "mode": rule.mode}
-    if found:
-        progress["records"] = {**kept, **found}
+        ranked = catalog.ranked(directory, rule)
+        record = records.get(rule.metric, {})
+        steps = [entry.step for entry in ranked]
+        if record.get("mode") == rule.mode and record["step"] in steps:
+            continue
+        records.pop(rule.metric, None)
+        if ranked and ranked[0].manifest:
+            value = ranked[0].manifest.metrics[rule.metric]
+            records[rule.metric] = {"step": steps[0], "value": value, "mode": rule.mode}
+    if records != kept:
+        progress["records"] = records

@@ -191,6 +191,8 @@ class Upkeep:
         directory, entries = self._directory(rule), self._candidates(rule)
         top = self._top(rule)
         if not top:
+            if directory.is_dir() and not manifest.steps(directory):
+                record_state(directory, [])
             return
         storage.make_directory(directory)
         for step in top:
