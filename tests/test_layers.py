@@ -14,7 +14,7 @@ LAYERS = [
     "events lookup sealed stream summaries",
     "manifest record reload reporting",
     "catalog compatibility state",
-    "difference inspection prediction steps upkeep",
+    "difference inspection prediction steps upkeep weights",
     "answers checkpoints proof",
     "restore saving",
     "parts",

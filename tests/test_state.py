@@ -9,7 +9,7 @@ import pytest
 import tasks
 import tensorflow as tf
 
-from trainer import compatibility
+from trainer import compatibility, task, weights
 from trainer import manifest as marks
 
 layers = keras.layers
@@ -313,6 +313,11 @@ def paths(text):
     return tuple(f"model/net/{name}" for name in text.split())
 
 
+def take(current, prefix, saved):
+    names = task.network_items(current.networks)
+    return weights.take(current, weights.read(str(prefix), saved.describe(), names))
+
+
 @pytest.mark.parametrize(
     ("task", "taken", "fresh", "unused"),
     [
@@ -352,7 +357,7 @@ def test_weights_that_fit_by_path_shape_and_type_are_taken(
     write(saved, tmp_path)
     current = tasks.built(task)
     before = values(current)
-    match = current.take_weights(str(tmp_path / "ckpt"), saved.describe())
+    match = take(current, tmp_path / "ckpt", saved)
     assert match.taken == paths(taken)
     assert match.fresh == paths(fresh)
     assert match.unused == paths(unused)
@@ -366,7 +371,7 @@ def test_weights_of_several_networks_go_to_those_of_their_names(tmp_path):
     fill(saved, 3)
     write(saved, tmp_path)
     current = tasks.built(Apart(), seed=4)
-    match = current.take_weights(str(tmp_path / "ckpt"), saved.describe())
+    match = take(current, tmp_path / "ckpt", saved)
     assert (match.fresh, match.unused) == ((), ())
     for name in match.taken:
         np.testing.assert_array_equal(values(current)[name], values(saved)[name], name)
@@ -470,7 +475,7 @@ def test_weights_that_two_networks_share_go_to_both(tmp_path):
     fill(saved, 3)
     write(saved, tmp_path)
     current = tasks.built(Two(), seed=4)
-    match = current.take_weights(str(tmp_path / "ckpt"), saved.describe())
+    match = take(current, tmp_path / "ckpt", saved)
     assert (match.fresh, match.unused) == ((), ())
     for name in match.taken:
         np.testing.assert_array_equal(values(current)[name], values(saved)[name], name)

@@ -19,7 +19,8 @@ from typing import final
 
 import tensorflow as tf
 
-from trainer import catalog, compatibility, faults, manifest, state, storage
+from trainer import catalog, compatibility, faults, manifest, state, storage, weights
+from trainer import task as contract
 from trainer import upkeep as housekeeping
 
 
@@ -239,13 +240,17 @@ def load_all(entry: catalog.Entry, current: state.State) -> None:
     current.restore(str(entry.prefix))
 
 
-def load_weights(entry: catalog.Entry, current: state.State) -> state.Match:
+def load_weights(entry: catalog.Entry, current: state.State) -> weights.Match:
     """Verifies a checkpoint and takes from it the weights that fit, by path and shape.
 
     Raises:
       DamagedCheckpointError: the files are not what was committed.
     """
-    return current.take_weights(str(entry.prefix), verified(entry).variables)
+    saved, networks = (
+        verified(entry).variables,
+        contract.network_items(current.networks),
+    )
+    return weights.take(current, weights.read(str(entry.prefix), saved, networks))
 
 
 def verified(entry: catalog.Entry) -> manifest.Manifest:

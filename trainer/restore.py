@@ -18,17 +18,9 @@ import pathlib
 
 import keras
 
-from trainer import (
-    catalog,
-    checkpoints,
-    compatibility,
-    ema,
-    manifest,
-    record,
-    state,
-    tensors,
-)
+from trainer import catalog, checkpoints, compatibility, manifest, record
 from trainer import config as configuration
+from trainer import weights as reading
 
 
 def weights(
@@ -79,17 +71,7 @@ def weights(
         advice=f"The model is not the network {network!r} that was trained, or it is "
         "not built yet: call it on a batch first.",
     )
-    reader = tensors.Reader(str(entry.prefix))
-    values = reader.listed(state.variables_part(network))
-    found = dict(zip((one.path for one in saved), values, strict=True))
-    averaged = [
-        one.path.removeprefix(f"{ema.NAME}/")
-        for one in mark.variables
-        if one.path.startswith(f"{ema.NAME}/")
-    ]
-    if averaged:
-        averages = zip(averaged, reader.listed(ema.NAME), strict=True)
-        found |= {path: one for path, one in averages if path in found}
-    for variable, value in zip(model.variables, found.values(), strict=True):
+    values = reading.read(str(entry.prefix), mark.variables, [network])
+    for variable, value in zip(model.variables, values.values(), strict=True):
         variable.assign(value)
     return mark

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,21 +25,6 @@ from keras.src.random import seed_generator
 from trainer import ema as moving
 from trainer import manifest, tensors
 from trainer import task as contract
-
-
-@dataclasses.dataclass(frozen=True)
-class Match:
-    """Which weights came from another checkpoint, by path.
-
-    Attributes:
-      taken: these did.
-      fresh: these keep their initial values.
-      unused: these the checkpoint has, and no network takes them.
-    """
-
-    taken: tuple[str, ...]
-    fresh: tuple[str, ...]
-    unused: tuple[str, ...]
 
 
 @final
@@ -139,36 +123,6 @@ class State:
             averages = tensors.Reader(prefix).listed(moving.NAME)
             for variable, average in zip(live.values(), averages, strict=True):
                 variable.assign(average)
-
-    def take_weights(self, prefix: str, saved: Sequence[manifest.Variable]) -> Match:
-        """Takes from a checkpoint the networks' weights that fit by path and shape."""
-        reader = tensors.Reader(prefix)
-        values: dict[str, Any] = {}
-        names = contract.network_items(self.networks)
-        for part, prefix_ in (
-            *((variables_part(name), f"{name}/") for name in names),
-            (moving.NAME, f"{moving.NAME}/"),  # in the place of what they are of
-        ):
-            paths = [one.path for one in saved if one.path.startswith(prefix_)]
-            arrays = reader.listed(part) if paths else []
-            known = (path.removeprefix(f"{moving.NAME}/") for path in paths)
-            values |= dict(zip(known, arrays, strict=True))
-        here = {k: v for k, v in self.variables().items() if self.of_network(k)}
-        fitting = [
-            path
-            for path, variable in here.items()
-            if path in values
-            and values[path].shape == variable.shape
-            and values[path].dtype == variable.dtype.as_numpy_dtype
-        ]
-        for path in fitting:
-            here[path].assign(values[path])
-        self.averages.reset()
-        return Match(
-            taken=tuple(fitting),
-            fresh=tuple(path for path in here if path not in fitting),
-            unused=tuple(path for path in values if path not in fitting),
-        )
 
     def apply_learning_rates(self) -> dict[str, tuple[float, float]]:
         """Gives the configured learning rates precedence over the restored ones.
