@@ -14,7 +14,7 @@ LAYERS = [
     "events lookup sealed stream summaries",
     "manifest record reload reporting",
     "catalog compatibility state",
-    "difference inspection prediction steps upkeep weights",
+    "difference inspection prediction steps transfer upkeep",
     "answers checkpoints proof",
     "restore saving",
     "parts",

@@ -9,7 +9,7 @@ import pytest
 import tasks
 import tensorflow as tf
 
-from trainer import compatibility, task, weights
+from trainer import compatibility, task, transfer
 from trainer import manifest as marks
 
 layers = keras.layers
@@ -315,7 +315,7 @@ def paths(text):
 
 def take(current, prefix, saved):
     names = task.network_items(current.networks)
-    return weights.take(current, weights.read(str(prefix), saved.describe(), names))
+    return transfer.take(current, transfer.read(str(prefix), saved.describe(), names))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from typing import final
 
 import tensorflow as tf
 
-from trainer import catalog, compatibility, faults, manifest, state, storage, weights
+from trainer import catalog, compatibility, faults, manifest, state, storage, transfer
 from trainer import task as contract
 from trainer import upkeep as housekeeping
 
@@ -240,7 +240,7 @@ def load_all(entry: catalog.Entry, current: state.State) -> None:
     current.restore(str(entry.prefix))
 
 
-def load_weights(entry: catalog.Entry, current: state.State) -> weights.Match:
+def load_weights(entry: catalog.Entry, current: state.State) -> transfer.Match:
     """Verifies a checkpoint and takes from it the weights that fit, by path and shape.
 
     Raises:
@@ -250,7 +250,7 @@ def load_weights(entry: catalog.Entry, current: state.State) -> weights.Match:
         verified(entry).variables,
         contract.network_items(current.networks),
     )
-    return weights.take(current, weights.read(str(entry.prefix), saved, networks))
+    return transfer.take(current, transfer.read(str(entry.prefix), saved, networks))
 
 
 def verified(entry: catalog.Entry) -> manifest.Manifest:

@@ -18,9 +18,8 @@ import pathlib
 
 import keras
 
-from trainer import catalog, checkpoints, compatibility, manifest, record
+from trainer import catalog, checkpoints, compatibility, manifest, record, transfer
 from trainer import config as configuration
-from trainer import weights as reading
 
 
 def weights(
@@ -71,7 +70,7 @@ def weights(
         advice=f"The model is not the network {network!r} that was trained, or it is "
         "not built yet: call it on a batch first.",
     )
-    values = reading.read(str(entry.prefix), mark.variables, [network])
+    values = transfer.read(str(entry.prefix), mark.variables, [network])
     for variable, value in zip(model.variables, values.values(), strict=True):
         variable.assign(value)
     return mark

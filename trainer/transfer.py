@@ -1,7 +1,7 @@
 """The weights in a checkpoint file, by the name that people know, for other networks.
 
-    values = weights.read("runs/a/best/loss/ckpt-900", manifest.variables, ["model"])
-    match = weights.take(state, values)
+    values = transfer.read("runs/a/best/loss/ckpt-900", manifest.variables, ["model"])
+    match = transfer.take(state, values)
 
 Of a run with moving averages these are the weights, for by these it was judged.
 """
