@@ -151,8 +151,9 @@ def _rewind(run: parts.Run, error: steps.NonFiniteError) -> None:
     if found is None:
         raise error
     # The checkpoint knows nothing of the rewinds since it was made.
-    run.state.skipped.assign(skipped + bad - found.step)
-    run.inputs.skip(bad - found.step)
+    past = skipped + bad - found.step
+    run.inputs.skip(past - int(run.state.skipped.numpy()))
+    run.state.skipped.assign(past)
     run.state.progress["rewinds"] = rewinds
     logging.warning(
         "rewound to step %d, past the data of %d steps (rewind %d of %d): %s",
