@@ -61,6 +61,5 @@ def opened(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _digest(body: dict[str, Any]) -> str:
-    as_read_back = json.loads(json.dumps(body))
-    content = json.dumps(as_read_back, sort_keys=True)
+    content = json.dumps(body, sort_keys=True)
     return xxhash.xxh3_128_hexdigest(content.encode())
