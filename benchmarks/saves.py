@@ -14,8 +14,8 @@ raw          as many bytes written to a file and synced
 and a restore that verifies every byte beside one that doesn't, with a warm page cache.
 Before each the disk is idle. Times are medians and min-max; ratios are medians over the
 rounds of the ratio in a round. Memory is the peak of a process that saves our way above
-that of one that saves the plain way, and counts what TensorFlow's pool on the host holds
-without using it. A value that is not what is owed has a `!`.
+that of one that saves the plain way, and counts what TensorFlow's pool on the host
+holds without using it. A value that is not what is owed has a `!`.
 """
 
 from __future__ import annotations
