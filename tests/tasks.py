@@ -339,6 +339,20 @@ def scalars(run_dir: pathlib.Path) -> dict[str, list[tuple[int, Any]]]:
     return found
 
 
+def only(directory: pathlib.Path) -> pathlib.Path:
+    """The prefix of the one checkpoint there."""
+    (step,) = steps(directory)
+    return directory / f"ckpt-{step}"
+
+
+def restored(given: task.Task, prefix: pathlib.Path) -> keras.Model:
+    """The model of a checkpoint by TensorFlow and Keras alone."""
+    model = given.networks()
+    variables = [variable.value for variable in model.variables]
+    tf.train.Checkpoint(variables=variables).read(str(prefix)).expect_partial()
+    return model
+
+
 def assert_each_step_once(run_dir: pathlib.Path) -> None:
     for tag, curve in scalars(run_dir).items():
         shown = [step for step, _ in curve]

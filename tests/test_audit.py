@@ -345,9 +345,9 @@ def test_the_whole_state_of_a_task_is_reachable():
     task = tasks.Rich()
     current = tasks.built(task)
     loop = steps.TrainLoop(task, current, tasks.inputs(task))
-    assert audit.examine(loop.trace(), current.tree) == []
+    assert audit.examine(loop.traced, current.tree) == []
     less = tf.train.Checkpoint(
         **{k: v for k, v in current.tree._trackable_children().items() if k != "step"}
     )
-    (finding,) = audit.examine(loop.trace(), less)
+    (finding,) = audit.examine(loop.traced, less)
     assert finding.what.startswith("the variable step:0 () int64, used by '")

@@ -3,8 +3,6 @@
 What it must say is computed by plain Keras from the checkpoint's own variables.
 """
 
-import contextlib
-import io
 import json
 import pathlib
 import re
@@ -20,20 +18,11 @@ import tensorflow as tf
 
 import trainer
 from models import digits, mnist
-from trainer import cli
 
 # Keras reads arrays for HDF5 in a way that NumPy wants to be done with.
 ARRAYS = "ignore:__array__ implementation:DeprecationWarning"
 pytestmark = pytest.mark.filterwarnings(ARRAYS)
 KINDS = ("saved_model", "keras", "h5", "weights")
-
-
-def call(*arguments):
-    """A command in this process, which has TensorFlow already."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.main(["run.py", *map(str, arguments)], package="models")
-    return processes.Result(code, out.getvalue(), err.getvalue())
 
 
 def fresh(code, *arguments, cwd):
@@ -49,33 +38,19 @@ def fresh(code, *arguments, cwd):
     return done.stdout
 
 
-def only(directory):
-    """The prefix of the one checkpoint there."""
-    (step,) = tasks.steps(directory)
-    return directory / f"ckpt-{step}"
-
-
-def restored(task, prefix):
-    """The model of a checkpoint by TensorFlow and Keras alone."""
-    model = task.networks()
-    variables = [variable.value for variable in model.variables]
-    tf.train.Checkpoint(variables=variables).read(str(prefix)).expect_partial()
-    return model
-
-
 class Exports:
     """One run, exported in each format, with what each command said."""
 
     def __init__(self, run_dir, task, kinds):
         self.run_dir, self.task = run_dir, task
-        self.prefix = only(run_dir / "best/accuracy")
+        self.prefix = tasks.only(run_dir / "best/accuracy")
         self.step = int(self.prefix.name.removeprefix("ckpt-"))
         self.results = {}
         for kind in kinds:
             debris = run_dir / "exports" / kind / f".{self.step}.tmp"
             debris.mkdir(parents=True)
             (debris / "half").write_text("of an export that was interrupted")
-            done = call("export", f"--run_dir={run_dir}", f"--format={kind}")
+            done = processes.call("export", f"--run_dir={run_dir}", f"--format={kind}")
             assert done.code == 0, done.stderr
             self.results[kind] = done
 
@@ -90,7 +65,7 @@ class Exports:
         return self.task.sources()["test"]["image"][:7]
 
     def expected(self):
-        model = restored(self.task, self.prefix)
+        model = tasks.restored(self.task, self.prefix)
         return model(self.images(), training=False).numpy()
 
 
@@ -110,7 +85,7 @@ def custom(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("custom") / "run"
     arguments = ["--steps=4", "--evaluate_every_steps=4", "--set=hidden=8"]
     flags = f"--flagfile={processes.PROJECT / 'models' / 'mnist.flags'}"
-    assert call(flags, *arguments, f"--run_dir={run_dir}").code == 0
+    assert processes.call(flags, *arguments, f"--run_dir={run_dir}").code == 0
     return Exports(run_dir, mnist.Mnist(hidden=8), ("keras", "h5"))
 
 
@@ -302,7 +277,7 @@ def test_the_lines_of_the_build_document_load_each_format(exports):
 def test_an_export_is_never_overwritten(exports, kind):
     path = exports.path(kind)
     before = {p: p.stat().st_mtime_ns for p in path.rglob("*")}
-    again = call("export", f"--run_dir={exports.run_dir}", f"--format={kind}")
+    again = processes.call("export", f"--run_dir={exports.run_dir}", f"--format={kind}")
     assert (again.code, again.stdout) == (1, "")
     assert again.stderr == (
         f"ExportError: {path} is there already, and an export is never overwritten. "
@@ -315,7 +290,7 @@ def test_an_export_is_never_overwritten(exports, kind):
 def test_a_card_is_never_overwritten_either(exports, tmp_path):
     (tmp_path / "a.keras.json").write_text("mine")
     where = [f"--run_dir={exports.run_dir}", f"--output={tmp_path / 'a.keras'}"]
-    refused = call("export", *where, "--format=keras")
+    refused = processes.call("export", *where, "--format=keras")
     assert refused.code == 1
     assert f"ExportError: {tmp_path}/a.keras.json is there already" in refused.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["a.keras.json"]
@@ -328,7 +303,7 @@ def test_the_output_is_filled_in(exports, tmp_path):
     output = f"--output={tmp_path}/{{epoch:02d}}-{{val_loss:.4f}}-{{step}}.keras"
     prefix = exports.run_dir / "recent/ckpt-120"
     where = [f"--run_dir={exports.run_dir}", f"--checkpoint={prefix}"]
-    done = call("export", *where, "--format=keras", output)
+    done = processes.call("export", *where, "--format=keras", output)
     assert done.code == 0, done.stderr
     loss = tasks.manifest(prefix)["metrics"]["loss"]
     name = f"06-{loss:.4f}-120.keras"  # 120 steps of 64 of 1201 examples
@@ -349,7 +324,7 @@ def test_the_output_is_filled_in(exports, tmp_path):
 )
 def test_an_output_that_cannot_be_filled_in_is_refused(exports, output, reason):
     where = [f"--run_dir={exports.run_dir}", f"--output={output}"]
-    refused = call("export", *where)
+    refused = processes.call("export", *where)
     assert (refused.code, refused.stdout) == (2, "")
     assert refused.stderr == (
         f"ConfigError: --output={output} can't be filled in ({reason}): this "
@@ -359,7 +334,7 @@ def test_an_output_that_cannot_be_filled_in_is_refused(exports, output, reason):
 
 
 def test_a_format_of_tables_is_refused(exports):
-    refused = call("export", f"--run_dir={exports.run_dir}", "--format=json")
+    refused = processes.call("export", f"--run_dir={exports.run_dir}", "--format=json")
     assert (refused.code, refused.stdout) == (2, "")
     assert refused.stderr == (
         "ConfigError: --format=json is no format of an export: expected saved_model, "

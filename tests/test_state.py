@@ -366,11 +366,12 @@ def test_weights_that_fit_by_path_shape_and_type_are_taken(
         np.testing.assert_array_equal(value, there[name], name)
 
 
-def test_weights_of_several_networks_go_to_those_of_their_names(tmp_path):
-    saved = tasks.built(Apart())
+@pytest.mark.parametrize("given", [Apart(), Two()], ids=["apart", "sharing a layer"])
+def test_weights_of_several_networks_go_to_those_of_their_names(tmp_path, given):
+    saved = tasks.built(given)
     fill(saved, 3)
     write(saved, tmp_path)
-    current = tasks.built(Apart(), seed=4)
+    current = tasks.built(given, seed=4)
     match = take(current, tmp_path / "ckpt", saved)
     assert (match.fresh, match.unused) == ((), ())
     for name in match.taken:
@@ -468,15 +469,3 @@ def test_another_order_is_no_difference():
         compatibility.IncompatibleCheckpointError, match=re.escape("a:")
     ):
         compatibility.check(BUILT, BUILT[1:], source="run/ckpt-5", advice=ADVICE)
-
-
-def test_weights_that_two_networks_share_go_to_both(tmp_path):
-    saved = tasks.built(Two())
-    fill(saved, 3)
-    write(saved, tmp_path)
-    current = tasks.built(Two(), seed=4)
-    match = take(current, tmp_path / "ckpt", saved)
-    assert (match.fresh, match.unused) == ((), ())
-    for name in match.taken:
-        np.testing.assert_array_equal(values(current)[name], values(saved)[name], name)
-    assert int(current.step.numpy()) == 0

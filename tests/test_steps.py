@@ -67,7 +67,7 @@ def test_steps_give_the_same_bits_in_chunks_of_any_size(light, chunks):
 def test_tracing_runs_nothing():
     current, loop = loop_of(tasks.Light())
     before = values(current)
-    assert loop.trace() is loop.trace()
+    assert loop.traced is loop.traced
     assert_same(values(current), before)
 
 

@@ -22,16 +22,9 @@ from trainer import cli, config, data
 MNIST = f"--flagfile={processes.PROJECT / 'models' / 'mnist.flags'}"
 
 
-def call(capture, *arguments):
-    """A command in this process, which has TensorFlow already."""
-    capture.readouterr()
-    code = cli.main(["run.py", *map(str, arguments)], package="models")
-    return processes.Result(code, *capture.readouterr())
-
-
 @pytest.fixture
-def use(capsys):
-    return lambda *arguments: call(capsys, *arguments)
+def use():
+    return processes.call
 
 
 @pytest.fixture(scope="module")
@@ -44,20 +37,6 @@ def small(tmp_path_factory):
     return run_dir
 
 
-def only(directory):
-    """The prefix of the one checkpoint there."""
-    (step,) = tasks.steps(directory)
-    return directory / f"ckpt-{step}"
-
-
-def restored(task, prefix):
-    """The model of a checkpoint by TensorFlow and Keras alone."""
-    model = task.networks()
-    variables = [variable.value for variable in model.variables]
-    tf.train.Checkpoint(variables=variables).read(str(prefix)).expect_partial()
-    return model
-
-
 def split_of(task, name):
     arrays = dict(task.sources()[name])
     return arrays["image"], arrays["label"]
@@ -66,7 +45,7 @@ def split_of(task, name):
 def expected(task, prefix, name):
     """The metrics of a split, and each probability."""
     image, label = split_of(task, name)
-    logits = restored(task, prefix)(image, training=False).numpy()
+    logits = tasks.restored(task, prefix)(image, training=False).numpy()
     odds = tf.nn.log_softmax(logits).numpy()
     metrics = {
         "accuracy": float(np.mean(logits.argmax(1) == label)),
@@ -91,7 +70,7 @@ def test_a_split_is_evaluated_as_plain_keras_does(reference, small, use, name):
     task = {"digits": digits.Digits(), "mnist": mnist.Mnist(hidden=8)}[name]
     where = [f"--run_dir={run_dir}", "--eval_batch_size=70", "--format=json"]
     metrics = metrics_of(use("evaluate", *where, "--split=test"))
-    right, _ = expected(task, only(run_dir / "best/accuracy"), "test")
+    right, _ = expected(task, tasks.only(run_dir / "best/accuracy"), "test")
     assert metrics["accuracy"] == right["accuracy"]
     assert metrics["loss"] == pytest.approx(right["loss"], rel=1e-5)
 
@@ -197,7 +176,7 @@ def test_a_checkpoint_of_another_run_is_evaluated_with_its_weights(
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
 def test_a_checkpoint_of_another_network_is_refused(reference, small, use, command):
-    prefix = only(small / "best/accuracy")
+    prefix = tasks.only(small / "best/accuracy")
     where = [f"--run_dir={reference.directory}", f"--checkpoint={prefix}"]
     refused = use(command, *where)
     assert (refused.code, refused.stdout) == (1, "")
@@ -226,7 +205,7 @@ def predicted(reference):
 def test_there_is_one_line_an_example(reference, predicted):
     rows = [json.loads(line) for line in predicted]
     assert [row["index"] for row in rows] == list(range(296))
-    prefix = only(reference.directory / "best/accuracy")
+    prefix = tasks.only(reference.directory / "best/accuracy")
     _, odds = expected(digits.Digits(), prefix, "test")
     assert [row["digit"] for row in rows] == odds.argmax(1).tolist()
     np.testing.assert_allclose([row["probability"] for row in rows], odds, atol=1e-6)
@@ -237,7 +216,7 @@ def test_the_size_of_a_batch_changes_no_prediction(reference, predicted, use, tm
     where = [f"--run_dir={reference.directory}", "--split=test"]
     path = tmp_path / "new" / "said.jsonl"
     done = use("predict", *where, "--eval_batch_size=7", f"--output={path}")
-    prefix = only(reference.directory / "best/accuracy")
+    prefix = tasks.only(reference.directory / "best/accuracy")
     assert done.stdout == f"296 predictions of {prefix} are in {path}\n"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     before = [json.loads(line) for line in predicted]
@@ -270,7 +249,7 @@ def test_a_file_needs_only_what_the_predictions_look_at(small, use, tmp_path):
     done = use("predict", f"--run_dir={small}", f"--data={path}")
     assert done.code == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    _, odds = expected(task, only(small / "best/accuracy"), "test")
+    _, odds = expected(task, tasks.only(small / "best/accuracy"), "test")
     np.testing.assert_allclose(
         [row["probability"] for row in rows], odds[:5], atol=1e-6
     )
@@ -312,7 +291,7 @@ class Averaged:
 
     @property
     def prefix(self):
-        return only(self.run_dir / "averaged/accuracy")
+        return tasks.only(self.run_dir / "averaged/accuracy")
 
 
 @pytest.fixture(scope="module")
@@ -331,7 +310,7 @@ def averaged(tmp_path_factory):
 
 def variables(prefix):
     """By place and name: the path has a name in it that counts networks up."""
-    return by_path(restored(digits.Digits(), prefix))
+    return by_path(tasks.restored(digits.Digits(), prefix))
 
 
 def by_path(model):
@@ -365,7 +344,7 @@ def test_weights_are_the_means_of_the_best(averaged):
 def test_what_batch_normalisation_knows_is_measured_anew(averaged):
     """Means over the training batches of an epoch, by NumPy, layer by layer."""
     task = digits.Digits()
-    model = restored(task, averaged.prefix)
+    model = tasks.restored(task, averaged.prefix)
     source = data.split(task.sources(), "train")
     inputs = data.Shuffled(task=task, source=source, batch_size=64, seed=0)
     last = max(

@@ -246,10 +246,8 @@ def load_weights(entry: catalog.Entry, current: state.State) -> transfer.Match:
     Raises:
       DamagedCheckpointError: the files are not what was committed.
     """
-    saved, networks = (
-        verified(entry).variables,
-        contract.network_items(current.networks),
-    )
+    saved = verified(entry).variables
+    networks = contract.network_items(current.networks)
     return transfer.take(current, transfer.read(str(entry.prefix), saved, networks))
 
 

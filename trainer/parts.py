@@ -88,6 +88,7 @@ def assemble(
     Raises:
       config.ConfigError: the choices don't fit the run directory or the task.
       data.DataError: the task's data is not what it should be.
+      stream.StreamError: it is a dataset whose position can't be saved.
       task.TaskError: the task doesn't keep its side of the contract.
     """
     sources = seeded_sources(choices, task)
@@ -95,6 +96,8 @@ def assemble(
     noted = record.settle(choices, task.hyperparameters(), _facts(examples))
     schedule = _schedule(choices, examples)
     inputs, current = training(choices, task, sources)
+    if isinstance(inputs, stream.Stream):
+        inputs.check()
     evaluation = _evaluation(choices, task, sources, current)
     best = choices.rules() if evaluation else ()
     if not best and (choices.early_stop_patience or choices.early_stop_metric):
@@ -138,7 +141,6 @@ def training(
 
     Raises:
       data.DataError: there is no split `train`.
-      stream.StreamError: it is a dataset whose position can't be saved.
     """
     examples = data.split(sources, "train")
     iterator = None
@@ -150,7 +152,6 @@ def training(
             batch_size=choices.batch_size,
             seed=choices.seed,
         )
-        inputs.check()
         iterator = inputs.iterator
     else:
         inputs = data.Shuffled(

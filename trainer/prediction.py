@@ -80,7 +80,7 @@ class Predictor:
             name: tf.convert_to_tensor(inputs[name], self.spec[name].dtype)
             for name in self.inputs
         }
-        return {name: _array(one) for name, one in self.traced(**tensors).items()}
+        return {name: array(one) for name, one in self.traced(**tensors).items()}
 
     def run(self, batches: tf.data.Dataset) -> Iterator[tuple[Arrays, Arrays]]:
         """Examples and predictions, batch by batch, of every example exactly once.
@@ -93,7 +93,7 @@ class Predictor:
                 rows = counts.numpy()
                 predicted = self.predict(batch)
                 yield (
-                    {name: _array(one)[rows] for name, one in batch.items()},
+                    {name: array(one)[rows] for name, one in batch.items()},
                     {name: one[rows] for name, one in predicted.items()},
                 )
 
@@ -150,10 +150,10 @@ def write_npz(path: pathlib.Path, predicted: Iterable[Arrays]) -> int:
     return len(next(iter(arrays.values())))
 
 
-def _array(tensor: tf.Tensor) -> np.ndarray:
+def array(tensor: Any) -> np.ndarray:
     """Texts as NumPy's own bytes: a file could hold objects only as a pickle."""
-    array: np.ndarray = tensor.numpy()
-    return array.astype("S") if array.dtype == object else array
+    values = np.asarray(tensor)
+    return values.astype("S") if values.dtype == object else values
 
 
 def _plain(value: Any) -> Any:

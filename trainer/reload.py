@@ -21,12 +21,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import lookup
+from trainer import lookup, prediction
 from trainer import task as contract
 
 # A SavedModel needs TensorFlow and nothing of ours.
 _SAVED_MODEL = """
-import json, pathlib, sys
+import json, sys
 import numpy as np
 import tensorflow as tf
 plan = json.loads(sys.argv[1])
@@ -44,7 +44,7 @@ reload.child(sys.argv[1])
 """
 
 _LARGEST_DIFFERENCE = 1e-5
-Arrays = dict[str, np.ndarray]
+Arrays = prediction.Arrays
 
 
 class ReloadError(RuntimeError):
@@ -124,9 +124,9 @@ def child(text: str) -> None:
         if set(networks) == {"model"}:
             networks = networks["model"]
     predicted = task.predictions(networks, inputs)
-    arrays = {name: np.asarray(one) for name, one in predicted.items()}
-    texts = {k: one.astype("S") for k, one in arrays.items() if one.dtype == object}
-    _write(plan.outputs, {**arrays, **texts})
+    _write(
+        plan.outputs, {name: prediction.array(one) for name, one in predicted.items()}
+    )
 
 
 def _run(plan: Plan) -> Arrays:

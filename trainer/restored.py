@@ -1,7 +1,9 @@
 """A checkpoint's networks, and examples to try them on; no training state.
 
-found = restored.load(choices, task, entry)
-batches = found.examples(choices)          # of --split, or of --data
+    found = restored.load(choices, task, entry)
+    batches = found.examples(choices)          # of --split, or of --data
+
+What evaluates, predicts, exports and averages begins here.
 """
 
 from __future__ import annotations

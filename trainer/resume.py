@@ -46,14 +46,14 @@ def begin(run: parts.Run, task: contract.Task) -> parts.Run:
 
 def _audit(run: parts.Run) -> tuple[str, ...]:
     """Refuses a task that could not be resumed exactly, unless that is allowed."""
-    findings = audit.examine(run.train_loop.trace(), run.state.tree)
+    findings = audit.examine(run.train_loop.traced, run.state.tree)
     if isinstance(run.inputs, stream.Stream):
         findings += audit.examine_stream(run.inputs.dataset)
     if run.evaluation is not None:
         findings += audit.examine_evaluated(run.evaluation.batches)
         known = {finding.subject for finding in findings}
         more = audit.examine(
-            run.evaluation.trace(), run.state.tree, place="the evaluation"
+            run.evaluation.traced, run.state.tree, place="the evaluation"
         )
         findings += [finding for finding in more if finding.subject not in known]
     if findings and not run.choices.allow_inexact:

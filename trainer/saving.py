@@ -122,7 +122,8 @@ class Saver:
         free = self._clock()
         self._state.pack()
         shadow = self._shadow()
-        shadow.take()
+        if not shadow.unshadowed:
+            shadow.take()
         taken = self._clock()
         tree = self._state.tree if shadow.unshadowed else shadow.tree
         since_secs, since_steps = began - self._saved_at, draft.step - self._saved_step

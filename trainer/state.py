@@ -148,12 +148,16 @@ class State:
             for name, optimizer in self.optimizers.items()
         }
 
-    @functools.cache  # noqa: B019  a state lives as long as its run
     def variables(self) -> dict[str, tf.Variable]:
         """Every variable of the tree by the name that people know it by.
 
         Those of the networks come first, in the order of `network.variables`.
         """
+        return dict(self._named)
+
+    @functools.cached_property
+    def _named(self) -> dict[str, tf.Variable]:
+        """Found once: the tree does not change its structure."""
         named: list[tuple[str, tf.Variable]] = []
         for network, one in contract.network_items(self.networks).items():
             named += [(f"{network}/{v.path}", v.value) for v in one.variables]
@@ -180,12 +184,15 @@ class State:
         """Whether a variable of that name belongs to a network."""
         return path.startswith(tuple(f"{name}/" for name in self._network_names))
 
-    @functools.cache  # noqa: B019  a state lives as long as its run
     def describe(self) -> tuple[manifest.Variable, ...]:
         """The variables as a manifest lists them."""
+        return self._described
+
+    @functools.cached_property
+    def _described(self) -> tuple[manifest.Variable, ...]:
         return tuple(
             manifest.Variable(name, tuple(v.shape.as_list()), v.dtype.name)
-            for name, v in self.variables().items()
+            for name, v in self._named.items()
         )
 
 

@@ -42,8 +42,8 @@ class TrainLoop:
         self._inputs = inputs
         self._run = tf.function(self._loop)
 
-    @functools.cache  # noqa: B019  a loop lives as long as its run
-    def trace(self) -> Any:
+    @functools.cached_property
+    def traced(self) -> Any:
         """The loop as a `tf.types.experimental.ConcreteFunction`; nothing is run."""
         return self._run.get_concrete_function(tf.TensorSpec([], tf.int64))
 
@@ -54,7 +54,7 @@ class TrainLoop:
           NonFiniteError: a loss or a gradient was not finite; the loop stopped at that
             very step.
         """
-        finite = self.trace()(tf.constant(count, tf.int64))
+        finite = self.traced(tf.constant(count, tf.int64))
         bad = [name for name in finite if not finite[name].numpy()]
         if bad:
             raise NonFiniteError(
@@ -142,8 +142,8 @@ class EvaluationLoop:
         )
         return tuple(sorted(traced.structured_outputs))
 
-    @functools.cache  # noqa: B019  a loop lives as long as its run
-    def trace(self) -> Any:
+    @functools.cached_property
+    def traced(self) -> Any:
         """What `run` runs on each batch, as a concrete function; nothing is run."""
         sums = {name: tf.TensorSpec([], tf.float64) for name in self._sums}
         function = tf.function(self._add_batch)
@@ -155,7 +155,7 @@ class EvaluationLoop:
         What a network moves when it is called, such as the state of a recurrent layer
         or a generator, is put back: an evaluation leaves no trace in the training.
         """
-        add = self.trace()
+        add = self.traced
         sums = {name: tf.constant(0.0, tf.float64) for name in self._sums}
         with state.unmoved(add):
             for batch, counts in self.batches:

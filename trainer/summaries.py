@@ -60,6 +60,8 @@ class EventFile:
             return
         if self._file is None:
             self._file = self._create()
+            version = event_pb2.Event(file_version=_VERSION)
+            self._pending = _record(version) + self._pending
         try:
             left = memoryview(self._pending)
             while left:
@@ -84,7 +86,6 @@ class EventFile:
         number = time.time_ns()
         while (name := f"{_PREFIX}{number}") <= last:
             number += 10**9  # the clock was put back
-        self._pending = _record(event_pb2.Event(file_version=_VERSION)) + self._pending
         return open(self._directory / name, "xb", buffering=0)
 
 
