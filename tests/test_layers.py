@@ -13,7 +13,7 @@ LAYERS = [
     "config data records storage",
     "events lookup sealed stream summaries",
     "manifest record reporting",
-    "catalog compatibility state",
+    "catalog compatibility shards state",
     "difference inspection prediction steps transfer upkeep",
     "answers checkpoints proof reload",
     "restore saving",

@@ -49,12 +49,15 @@ def save_twice_audited(directory):
 
     def hear(event, arguments):
         if event in ("os.rename", "os.link"):
-            print(event.removeprefix("os."), arguments[1])
+            say(event.removeprefix("os."), arguments[1])
         elif event == "os.remove":
-            print("unlink", arguments[0])
+            say("unlink", arguments[0])
         elif event == "open" and isinstance(arguments[0], str):
             writes = arguments[2] & (os.O_WRONLY | os.O_RDWR)
-            print("write" if writes else "read", arguments[0])
+            say("write" if writes else "read", arguments[0])
+
+    def say(what, path):
+        os.write(1, f"{what} {path}\n".encode())  # whole, from any thread
 
     sys.addaudithook(hear)
     save_twice(directory)

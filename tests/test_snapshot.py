@@ -72,7 +72,7 @@ def test_the_values_are_let_go_of_when_they_are_written(current, tmp_path):
     shadow = snapshot.Snapshot(current.tree)
     shadow.take()
     shadow.tree.write(str(tmp_path / "shadow"))
-    kept = [weakref.ref(value._tensor) for value in shadow._values]
+    kept = [weakref.ref(value.tensor) for value in shadow._values]
     assert len(kept) > 20
     shadow.drop()
     assert [one() for one in kept if one() is not None] == []

@@ -19,7 +19,16 @@ from typing import final
 
 import tensorflow as tf
 
-from trainer import catalog, compatibility, faults, manifest, state, storage, transfer
+from trainer import (
+    catalog,
+    compatibility,
+    faults,
+    manifest,
+    shards,
+    state,
+    storage,
+    transfer,
+)
 from trainer import task as contract
 from trainer import upkeep as housekeeping
 
@@ -198,14 +207,9 @@ def write(
     """
 
     def commit(prefix: str) -> None:
-        # In place, and not yet recorded by the manager: now they become durable.
+        # In place, and not yet recorded by the manager.
         faults.point("save")
-        paths = list(directory.glob(f"{pathlib.Path(prefix).name}.*"))
-        with concurrent.futures.ThreadPoolExecutor(1) as syncing:
-            # The disk is busy with one thing, the processor with the other.
-            synced = syncing.map(storage.sync, paths)
-            files = manifest.measure(directory, draft.step)
-            list(synced)  # raises what went wrong
+        files = manifest.measure(directory, draft.step, durable.secure)
         manifest.write(directory, dataclasses.replace(draft, files=files))
 
     # Made anew each time: its list is then what the manifests say.
@@ -213,8 +217,12 @@ def write(
     manager = tf.train.CheckpointManager(
         tree, str(directory), max_to_keep=None, checkpoint_name=manifest.PREFIX
     )
-    options = tf.train.CheckpointOptions(experimental_write_callbacks=[commit])
-    manager.save(checkpoint_number=draft.step, options=options)
+    with shards.Durable(directory / f"{manifest.PREFIX}-{draft.step}") as durable:
+        options = tf.train.CheckpointOptions(
+            experimental_write_callbacks=[commit],
+            experimental_sharding_callback=durable,
+        )
+        manager.save(checkpoint_number=draft.step, options=options)
 
 
 def load_networks(entry: catalog.Entry, current: state.State) -> None:

@@ -12,7 +12,7 @@ import math
 import pathlib
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from trainer import sealed, storage
@@ -91,10 +91,14 @@ def path_of(directory: pathlib.Path, step: int) -> pathlib.Path:
     return directory / f"{PREFIX}-{step}.json"
 
 
-def measure(directory: pathlib.Path, step: int) -> dict[str, File]:
+def measure(
+    directory: pathlib.Path,
+    step: int,
+    digest: Callable[[pathlib.Path], str] = storage.checksum,
+) -> dict[str, File]:
     """Sizes and digests of the files of a checkpoint, as they read back from disk."""
     return {
-        path.name: File(path.stat().st_size, storage.checksum(path))
+        path.name: File(path.stat().st_size, digest(path))
         for path in sorted(directory.glob(f"{PREFIX}-{step}.*"))
         if _FILE_NAME.fullmatch(path.name)
     }

@@ -17,10 +17,12 @@ as the others.
 
 from __future__ import annotations
 
+import collections
 from typing import Any, final
 
 import keras
 import tensorflow as tf
+from tensorflow.python.eager import context, execute
 
 _Node = tf.__internal__.tracking.AutoTrackable
 _Trackable = tf.__internal__.tracking.Trackable
@@ -36,24 +38,37 @@ class _Value(_Trackable):  # type: ignore[misc, valid-type]
         # For the full name that stands beside each key of a checkpoint.
         self._should_act_as_resource_variable = True
         self._shared_name = variable._shared_name
-        self._handle, self._dtype = variable.handle, variable.dtype
-        self._on_host = "CPU" in variable.device
-        self._tensor: tf.Tensor | None = None
+        self.variable = variable
+        self.tensor: tf.Tensor | None = None
+
+    def _serialize_to_tensors(self) -> dict[str, Any]:
+        return {_VALUE: self.tensor}
+
+
+class _Device:
+    """All variables of one device, read at once: one by one is three times the work."""
+
+    def __init__(self, name: str, values: list[_Value]) -> None:
+        self._values = values
+        self._handles = [value.variable.handle for value in values]
+        dtypes = [value.variable.dtype.as_datatype_enum for value in values]
+        self._attributes = ("N", len(values), "dtypes", dtypes)
+        self._on_host = "CPU" in name
 
     def take(self) -> None:
-        # Without the bookkeeping of `read_value`, which is ten times the work.
-        self._tensor = tf.raw_ops.ReadVariableOp(
-            resource=self._handle, dtype=self._dtype
+        # TensorFlow's own way of reading many; `tf.raw_ops` does not have it.
+        tensors = execute.execute(
+            b"_ReadVariablesOp",
+            num_outputs=len(self._handles),
+            inputs=self._handles,
+            attrs=self._attributes,
+            ctx=context.context(),
         )
         if not self._on_host:
             with tf.device("CPU:0"):
-                self._tensor = tf.identity(self._tensor)
-
-    def drop(self) -> None:
-        self._tensor = None
-
-    def _serialize_to_tensors(self) -> dict[str, Any]:
-        return {_VALUE: self._tensor}
+                tensors = tf.raw_ops.IdentityN(input=tensors)
+        for value, tensor in zip(self._values, tensors, strict=True):
+            value.tensor = tensor
 
 
 @final
@@ -79,17 +94,21 @@ class Snapshot:
         self.tree = tf.train.Checkpoint(
             **{name: self._shadow(child) for name, child in children.items()}
         )
+        by_device: dict[str, list[_Value]] = collections.defaultdict(list)
+        for value in self._values:
+            by_device[value.variable.device].append(value)
+        self._devices = [_Device(*one) for one in by_device.items()]
 
     def take(self) -> None:
         """Keeps every value of the tree as it is now."""
         self.tree.save_counter.assign(self._counter)
-        for value in self._values:
-            value.take()
+        for device in self._devices:
+            device.take()
 
     def drop(self) -> None:
         """Lets go of the values."""
         for value in self._values:
-            value.drop()
+            value.tensor = None
 
     def _shadow(self, node: Any) -> Any:
         if id(node) in self._shadows:
