@@ -14,7 +14,8 @@ raw          as many bytes written to a file and synced
 delete       that file; no way to save deletes an older checkpoint here
 
 and a restore that verifies every byte beside one that doesn't, with a warm page cache.
-Before each the disk is idle. Times are medians and min-max; ratios are medians over the
+Before each the disk is idle and Python's garbage collected, which takes half a second
+and would hit any of them. Times are medians and min-max; ratios are medians over the
 rounds of the ratio in a round. Memory is the peak of a process that trains on while it
 saves our way, above that of one that trains as much and saves the plain way, and counts
 what TensorFlow's pool on the host holds without using it. A value that is not what is
@@ -27,6 +28,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import gc
 import importlib.util
 import json
 import os
@@ -143,6 +145,7 @@ class Bench:
         )
         self.keeper.upkeep.prepare()
         self.saver = saving.Saver(self.keeper, self.current)
+        self.saver.begin(0)
         self.plain = tf.train.CheckpointManager(
             self.current.tree, str(directory / "plain"), max_to_keep=None
         )
@@ -175,8 +178,11 @@ class Bench:
 
     def others(self) -> dict[str, Callable[[], object]]:
         """Other libraries that are installed, saving the same values, each its way."""
-        variables = self.current.networks.variables
-        values = {str(n): v.numpy() for n, v in enumerate(variables)}
+        values = {
+            name: variable.numpy()
+            for name, variable in self.current.variables().items()
+            if variable.dtype != tf.string
+        }
         found: dict[str, Callable[[], object]] = {}
         if importlib.util.find_spec("orbax"):
             import orbax.checkpoint
@@ -199,8 +205,9 @@ class Bench:
 
 
 def timed(action: Callable[[], object]) -> float:
-    """Milliseconds of `action()`, begun on an idle disk."""
+    """Milliseconds of `action()`, begun on an idle disk and without garbage."""
     os.sync()
+    gc.collect()
     began = time.perf_counter()
     action()
     return 1e3 * (time.perf_counter() - began)

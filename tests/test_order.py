@@ -15,6 +15,7 @@ import sys
 import processes
 import pytest
 import tasks
+import tensorflow as tf
 
 HERE = pathlib.Path(__file__).resolve().parent
 EVENTS = "train/events.out.tfevents.1"
@@ -41,6 +42,17 @@ def save_twice(directory):
             (directory / SECOND).write_bytes(b"")
         draft = tasks.draft(current, step, metrics={"loss": loss}, events={EVENTS: 7})
         keeper.save(current.tree, draft)
+    (directory / SECOND).unlink()
+
+
+def save_large(directory):
+    """A state of two files of data, and a third with what is left."""
+    current = tasks.built(tasks.Plain())
+    keeper = tasks.keeper(directory / "run")
+    halves = [tf.Variable(tf.zeros([1 << 14, 1 << 8])) for _ in range(2)]
+    (directory / SECOND).write_bytes(b"")
+    tree = tf.train.Checkpoint(halves=halves, rest=tf.Variable(0))
+    keeper.save(tree, tasks.draft(current, 2))
     (directory / SECOND).unlink()
 
 
@@ -126,10 +138,13 @@ def event(name, arguments):
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory):
     """The second save as system calls."""
+    return traced("save_twice", tmp_path_factory.mktemp("kernel"))
+
+
+def traced(function, directory):
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
-    directory = tmp_path_factory.mktemp("kernel")
     trace = directory / "trace"
     command = [
         strace,
@@ -145,7 +160,7 @@ def kernel(tmp_path_factory):
     allowed = subprocess.run([*command, "true"], capture_output=True, check=False)
     if allowed.returncode:
         pytest.skip(f"strace may not trace here: {allowed.stderr.decode().strip()}")
-    child("save_twice", directory, *command)
+    child(function, directory, *command)
     return second_save(parsed(trace.read_text()), directory)
 
 
@@ -185,6 +200,23 @@ def test_everything_is_on_the_disk_before_the_manifest_is_in_place(kernel):
         assert ("fsync", path) in kernel[:commit], path
         written = [n for n, one in enumerate(kernel) if one == ("write", path)]
         assert all(n < kernel.index(("fsync", path)) for n in written), path
+
+
+def test_a_part_is_made_durable_while_the_next_one_is_written(tmp_path):
+    seen = traced("save_large", tmp_path)
+    place = r"recent/ckpt-2(_temp/part|\.data)-0000{}-of-00003.*"
+    done = [
+        [what for what, path in seen if re.fullmatch(place.format(number), path)]
+        for number in range(3)
+    ]
+    assert [one.count("fsync") for one in done] == [1, 1, 1]
+    for number, name in enumerate(["part-00001", "part-00002"]):
+        begun = next(n for n, (_, path) in enumerate(seen) if name in path)
+        part = f"part-0000{number}-of-00003.data"
+        before = [what for what, path in seen[:begun] if part in path]
+        assert before[:3] == ["write", "rename", "read"]
+    commit = seen.index(COMMIT)
+    assert all(what != "fsync" for what, path in seen[commit:] if ".data-" in path)
 
 
 def test_the_manifest_is_on_the_disk_before_anything_follows_from_it(kernel):

@@ -54,14 +54,25 @@ def best_directories(run_dir: pathlib.Path) -> list[pathlib.Path]:
 
 def scan(run_dir: pathlib.Path) -> list[Entry]:
     """Every committed checkpoint: newest first, and of one step `recent` first."""
+    return list(newest_first(run_dir))
+
+
+def newest_first(run_dir: pathlib.Path) -> Iterator[Entry]:
+    """As `scan`, but no manifest is read before its turn."""
     directories = [run_dir / RECENT, *best_directories(run_dir)]
-    found = [entry for directory in directories for entry in _entries(directory)]
-    return sorted(found, key=lambda entry: -entry.step)
+    found = [(one, step) for one in directories for step in marks.steps(one)]
+    for directory, step in sorted(found, key=lambda place: -place[1]):
+        yield from _entry(directory, step)
 
 
 def ranked(directory: pathlib.Path, rule: retention.Best) -> list[Entry]:
     """The readable checkpoints of one `best/<metric>`, best first."""
-    entries = {e.step: e for e in _entries(directory) if e.manifest is not None}
+    entries = {
+        step: entry
+        for step in marks.steps(directory)
+        for entry in _entry(directory, step)
+        if entry.manifest is not None
+    }
     values = {
         step: e.manifest.metrics[rule.metric]
         for step, e in entries.items()
@@ -120,11 +131,11 @@ def select(run_dir: pathlib.Path, text: str, rules: Sequence[retention.Best]) ->
     )
 
 
-def _entries(directory: pathlib.Path) -> Iterator[Entry]:
-    for step in marks.steps(directory):
-        try:
-            yield Entry(directory, step, marks.read(directory, step))
-        except FileNotFoundError:
-            continue  # a running `train` has pruned it since
-        except marks.ManifestError as error:
-            yield Entry(directory, step, None, str(error))
+def _entry(directory: pathlib.Path, step: int) -> Iterator[Entry]:
+    """One, or none if a running `train` has pruned it since."""
+    try:
+        yield Entry(directory, step, marks.read(directory, step))
+    except FileNotFoundError:
+        return
+    except marks.ManifestError as error:
+        yield Entry(directory, step, None, str(error))

@@ -73,7 +73,7 @@ class Keeper:
         """
         run_dir = self.upkeep.run_dir
         passed = []
-        for entry in catalog.scan(run_dir):
+        for entry in catalog.newest_first(run_dir):
             if scheduled and not self.upkeep.is_scheduled(entry):
                 passed.append(entry)
                 continue

@@ -21,7 +21,7 @@ from absl import logging
 from trainer import checkpoints, manifest, snapshot, state
 
 _MAX_SECS = 600.0
-_FEW_SAVES = 5  # the first one also builds the shadow
+_FEW_SAVES = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +100,7 @@ class Saver:
 
     def begin(self, step: int) -> None:
         """Training goes on from `step`, which is saved or new."""
+        self._shadow()  # or the first save would pay for it
         self._began_at = self._saved_at = self._clock()
         self._saved_step = step
         self._paid_secs, self._saves = 0.0, 0

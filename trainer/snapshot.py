@@ -11,8 +11,7 @@ variable a value on the host, so the file it makes is, byte for byte, the file t
 would make. On a CPU a value shares the buffer of its variable until training writes to
 that; on an accelerator it is a copy on the host.
 
-Nothing is traced and no memory is asked for beforehand, so the first time is as quick
-as the others.
+No memory is asked for beforehand.
 """
 
 from __future__ import annotations
@@ -98,6 +97,9 @@ class Snapshot:
         for value in self._values:
             by_device[value.variable.device].append(value)
         self._devices = [_Device(*one) for one in by_device.items()]
+        if not self.unshadowed:
+            self.take()  # the first time is slow: TensorFlow prepares for it
+            self.drop()
 
     def take(self) -> None:
         """Keeps every value of the tree as it is now."""
