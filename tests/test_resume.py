@@ -410,6 +410,27 @@ def test_stops_do_not_push_out_where_a_rewind_goes_back_to(tmp_path):
     assert tasks.train(run_dir, task, stop, **choices).step == 14
 
 
+def test_a_save_that_fails_just_before_bad_data_is_rewound_over(tmp_path):
+    """It is known only when the rewind waits for it, and it is made on the way back."""
+    recent = tmp_path / "run/recent"
+
+    def obstruct(number):
+        if number == 8:
+            (recent / "ckpt-8.index/in the way").mkdir(parents=True)
+
+    task = tasks.calling(tasks.Poisoned, obstruct, first=8, last=8)
+    with tasks.logged() as lines:
+        outcome = tasks.train(tmp_path / "run", task, **REWIND, allow_inexact=True)
+    assert outcome.step == 14
+    failed, rewound = [
+        line for line in lines if "could not be saved" in line or "rewound" in line
+    ]
+    assert failed.startswith(f"ERROR {recent}/ckpt-8 could not be saved: ")
+    assert failed.endswith(" Every earlier checkpoint is as it was. Trying again.")
+    assert rewound.startswith("WARNING rewound to step 4, past the data of 5 steps")
+    assert tasks.steps(recent) == [4, 8, 12, 14]
+
+
 def test_rewinds_to_a_step_that_no_schedule_saves_come_to_an_end(tmp_path):
     """The newest checkpoint is there because it is the best."""
     task, stop = tasks.stopping(tasks.Poisoned, 60, first=4, last=5)

@@ -146,7 +146,10 @@ def _rewind(run: parts.Run, error: steps.NonFiniteError) -> None:
     bad = int(run.state.step.numpy())
     skipped = int(run.state.skipped.numpy())
     rewinds = run.state.progress.get("rewinds", 0) + 1
-    run.saver.wait()
+    try:
+        run.saver.wait()
+    except checkpoints.SaveError as failed:
+        _note_failure(run, failed)
     found = resume.restore(run, scheduled=True)
     if found is None:
         raise error
