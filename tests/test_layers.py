@@ -9,6 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAYERS = [
+    "tracing",
     "audit ema faults figures preemption retention snapshot task tensors terminal",
     "config data records storage",
     "events lookup sealed stream summaries",

@@ -8,7 +8,8 @@ import pytest
 import tasks
 import tensorflow as tf
 
-from trainer import data, steps
+from trainer import data, prediction, steps, stream
+from trainer import task as contract
 
 layers = keras.layers
 KERNEL = "model/sequential/dense/kernel"
@@ -319,3 +320,80 @@ def test_an_optimizer_that_scales_the_loss_learns_what_the_plain_one_learns():
         weights.append([v.numpy() for v in current.networks.variables])
     for plain, scaled in zip(*weights, strict=True):
         np.testing.assert_allclose(scaled, plain, rtol=1e-4)
+
+
+# Python that TensorFlow has to convert.
+
+
+def clipped(x):
+    """A branch and a loop over tensors, in a function that a task calls."""
+    if tf.reduce_sum(x) > 0:
+        x = x * 2
+    for _ in tf.range(2):
+        x = x + 1
+    return x
+
+
+def clipped_by_numpy(x):
+    return (x * 2 if x.sum() > 0 else x) + 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """A source of a user's own."""
+
+    x: np.ndarray
+
+    def __len__(self):
+        return len(self.x)
+
+    def gather(self, indices):
+        if tf.reduce_min(indices) < 0:
+            indices = -indices
+        return {"x": tf.gather(self.x, indices)}
+
+
+class Branching(contract.Task):
+    """Each of its functions needs to be converted."""
+
+    def sources(self):
+        x = np.arange(16, dtype=np.float32).reshape(8, 2) - 5
+        return {"train": Rows(x), "valid": Rows(x)}
+
+    def networks(self):
+        return keras.Sequential([layers.Input([2]), layers.Dense(1)])
+
+    def optimizers(self):
+        return {}
+
+    def augment(self, batch, seeds):
+        return {"x": clipped(batch["x"])}
+
+    def values(self, networks, batch, training):
+        return {"loss": clipped(tf.reduce_sum(batch["x"], axis=1))}
+
+    def predictions(self, networks, batch):
+        return {"y": clipped(batch["x"])}
+
+
+def test_branches_and_loops_over_tensors_work_in_all_that_a_task_gives():
+    one = Branching()
+    x = one.sources()["valid"].x
+    batches = data.ordered(one.sources()["valid"], 8)
+    found = steps.EvaluationLoop(one, one.networks(), batches).run()
+    expected = clipped_by_numpy(x.sum(1)).mean()
+    assert found["loss"] == pytest.approx(expected)
+    given = {"task": one, "batch_size": 8, "seed": 0}
+    dataset = tf.data.Dataset.from_tensor_slices({"x": x})
+    for inputs in (
+        data.Shuffled(source=Rows(x), **given),
+        stream.Stream(dataset=dataset, **given),
+    ):
+        batch = tf.function(
+            lambda inputs=inputs: inputs.batch(tf.constant(0, tf.int64))
+        )
+        shown = np.sort(batch()["x"].numpy(), axis=0)
+        np.testing.assert_array_equal(shown, clipped_by_numpy(x))
+    spec = batches.element_spec[0]
+    predictor = prediction.Predictor(one, one.networks(), spec)
+    np.testing.assert_array_equal(predictor.predict({"x": x})["y"], clipped_by_numpy(x))

@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer import task as contract
+from trainer import tracing
 
 _CIPHER_ROUNDS = 8
 # With fewer, the images of neighbouring numbers are correlated.
@@ -155,9 +156,9 @@ class Shuffled:
             max_index=tf.constant(length - 1, tf.int64),
             rounds=_CIPHER_ROUNDS,
         )
-        batch = self.source.gather(indices)
+        batch = tracing.converted(self.source.gather)(indices)
         seeds = augmentation_seeds(self.seed, numbers)
-        return dict(self.task.augment(batch, seeds))
+        return dict(tracing.converted(self.task.augment)(batch, seeds))
 
 
 def ordered(given: contract.Source | tf.data.Dataset, batch_size: int) -> Any:
@@ -184,7 +185,8 @@ def ordered(given: contract.Source | tf.data.Dataset, batch_size: int) -> Any:
 
     def gather(number: tf.Tensor) -> Any:
         numbers = places(number, batch_size)
-        return given.gather(tf.minimum(numbers, last)), numbers <= last
+        rows = tf.minimum(numbers, last)
+        return tracing.converted(given.gather)(rows), numbers <= last
 
     batches = math.ceil(len(given) / batch_size)
     return tf.data.Dataset.range(batches).map(gather).prefetch(2)

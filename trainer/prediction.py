@@ -18,7 +18,7 @@ from typing import Any, final
 import numpy as np
 import tensorflow as tf
 
-from trainer import state
+from trainer import state, tracing
 from trainer import task as contract
 
 Arrays = dict[str, np.ndarray]
@@ -102,7 +102,7 @@ class Predictor:
 
     def _checked(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         name = type(self._task).__name__
-        given = self._task.predictions(self._networks, batch)
+        given = tracing.converted(self._task.predictions)(self._networks, batch)
         if not isinstance(given, Mapping) or not given:
             raise contract.TaskError(
                 f"{name}.predictions() returns {type(given).__name__}; expected "

@@ -15,7 +15,7 @@ from typing import final
 import tensorflow as tf
 from absl import logging
 
-from trainer import audit, data
+from trainer import audit, data, tracing
 from trainer import task as contract
 
 _LARGE_BYTES = 1_000_000
@@ -70,7 +70,8 @@ class Stream:
           step: int64 scalar; seeds the augmentation, the stream keeps its own place.
         """
         seeds = data.augmentation_seeds(self._seed, data.places(step, self._batch_size))
-        return dict(self._task.augment(self.iterator.get_next(), seeds))
+        augment = tracing.converted(self._task.augment)
+        return dict(augment(self.iterator.get_next(), seeds))
 
     def skip(self, count: int) -> None:
         """Passes over `count` batches."""

@@ -26,6 +26,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import keras
 import tensorflow as tf
 
+from trainer import tracing
+
 Batch = Mapping[str, tf.Tensor]
 _VALUE_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
 
@@ -205,7 +207,8 @@ def checked_values(
     """
     values = {}
     size = next(iter(batch.values())).shape[0]
-    for name, value in task.values(networks, batch, training).items():
+    given = tracing.converted(task.values)(networks, batch, training)
+    for name, value in given.items():
         if not is_value_name(name):
             raise TaskError(
                 f"{type(task).__name__}.values() returns {name!r}: a name becomes a "
