@@ -376,6 +376,15 @@ class Branching(contract.Task):
         return {"y": clipped(batch["x"])}
 
 
+def first(inputs):
+    """The batch of step 0, traced as the train loop traces it."""
+
+    def trace():
+        return inputs.batch(tf.constant(0, tf.int64))
+
+    return tf.function(trace)()
+
+
 def test_branches_and_loops_over_tensors_work_in_all_that_a_task_gives():
     one = Branching()
     x = one.sources()["valid"].x
@@ -389,10 +398,7 @@ def test_branches_and_loops_over_tensors_work_in_all_that_a_task_gives():
         data.Shuffled(source=Rows(x), **given),
         stream.Stream(dataset=dataset, **given),
     ):
-        batch = tf.function(
-            lambda inputs=inputs: inputs.batch(tf.constant(0, tf.int64))
-        )
-        shown = np.sort(batch()["x"].numpy(), axis=0)
+        shown = np.sort(first(inputs)["x"].numpy(), axis=0)
         np.testing.assert_array_equal(shown, clipped_by_numpy(x))
     spec = batches.element_spec[0]
     predictor = prediction.Predictor(one, one.networks(), spec)
