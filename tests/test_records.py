@@ -1,6 +1,7 @@
 """What an evaluation means: what becomes a record, and what is counted as stale."""
 
 import pytest
+import tasks
 
 from trainer import records, retention
 
@@ -50,6 +51,15 @@ def test_a_record_is_what_was_really_better(rule, before, value, after):
     else:
         step = 7 if after != before else 3
         assert found == {rule.metric: entry(step, after, rule.mode)}
+
+
+def test_what_is_no_number_is_told_for_each_metric():
+    with tasks.logged() as lines:
+        records.judge({}, [SCORE, LOSS], 7, {"score": NAN, "loss": INF})
+    assert lines == [
+        "WARNING score is nan at step 7: such a value is never best",
+        "WARNING loss is inf at step 7: such a value is never best",
+    ]
 
 
 def test_each_metric_has_a_record_of_its_own_and_nothing_is_changed_in_place():

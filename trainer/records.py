@@ -31,10 +31,8 @@ def judge(
         if rule.improves(value, best.get("value")):
             after[rule.metric] = {"step": step, "value": value, "mode": rule.mode}
         if not math.isfinite(value):
-            logging.log_first_n(
-                logging.WARNING,
+            logging.warning(
                 "%s is %s at step %d: such a value is never best",
-                1,
                 rule.metric,
                 value,
                 step,
