@@ -2,7 +2,7 @@
 
 import sys
 
-from trainer import cli
+from trainer.commands import cli
 
 if __name__ == "__main__":
     sys.exit(cli.main(sys.argv, package="models"))

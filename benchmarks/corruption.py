@@ -39,25 +39,23 @@ from absl import logging
 from rich import console
 from rich import table as tables
 
-from trainer import (
+from trainer import data, task
+from trainer.checkpoint import (
     catalog,
-    checkpoints,
     compatibility,
-    config,
-    data,
     manifest,
-    record,
     retention,
-    state,
-    task,
+    store,
     upkeep,
 )
+from trainer.config import options, run_record
+from trainer.model import state
 
 CLEAR = (
-    checkpoints.NoUsableCheckpointError,
-    checkpoints.DamagedCheckpointError,
+    store.NoUsableCheckpointError,
+    store.DamagedCheckpointError,
     compatibility.IncompatibleCheckpointError,
-    config.ConfigError,
+    options.ConfigError,
 )
 OUTCOMES = ("unharmed", "repaired", "clear error", "unclear", "SILENT")
 _ACCURACY = {1: 0.25, 2: 0.75, 3: 0.5, 4: 0.5, 5: 1.0, 6: 0.0}  # by step
@@ -180,9 +178,9 @@ class Campaign:
         self._state = state.build(given, inputs.batch, seed=0)
         self._committed: dict[int, tuple[manifest.Manifest, Values]] = {}
         keeper = self._keeper(self.run_dir)
-        choices = config.Config(run_dir=str(self.run_dir), task="points", steps=6)
-        self._record = record.settle(choices, {"width": 24, "rate": 0.125}, {})
-        record.write(self.run_dir, self._record)
+        choices = options.Config(run_dir=str(self.run_dir), task="points", steps=6)
+        self._record = run_record.settle(choices, {"width": 24, "rate": 0.125}, {})
+        run_record.write(self.run_dir, self._record)
         for step in _ACCURACY:
             self._commit(keeper, step)
 
@@ -214,7 +212,7 @@ class Campaign:
         try:
             path = self._copy / "config.json"
             # Without one, the run is what the command line says.
-            if path.exists() and record.read(path) != self._record:
+            if path.exists() and run_record.read(path) != self._record:
                 return "SILENT: another configuration"
             found = self._keeper(self._copy).restore(self._state)
             if found is None:
@@ -236,7 +234,7 @@ class Campaign:
         newest = max(self._committed)
         return "repaired" if set_aside or found.step < newest else "unharmed"
 
-    def _commit(self, keeper: checkpoints.Keeper, step: int) -> None:
+    def _commit(self, keeper: store.Keeper, step: int) -> None:
         chance = np.random.default_rng(step)
         for variable in self._state.networks.variables:
             variable.assign(chance.normal(size=variable.shape))
@@ -262,8 +260,8 @@ class Campaign:
         return {k: v.numpy() for k, v in self._state.variables().items()}
 
     @staticmethod
-    def _keeper(run_dir: pathlib.Path) -> checkpoints.Keeper:
-        keeper = checkpoints.Keeper(
+    def _keeper(run_dir: pathlib.Path) -> store.Keeper:
+        keeper = store.Keeper(
             upkeep.Upkeep(
                 run_dir=run_dir, keep_recent=3, keep_every_steps=0, best=(_RULE,)
             )

@@ -67,13 +67,15 @@ def bare(prefix: str) -> None:
 def make_late(run_dir: pathlib.Path) -> None:
     """Gives the checkpoint of the early step out as one of the late step."""
     from models import digits
-    from trainer import checkpoints, data, state, upkeep
+    from trainer import data
+    from trainer.checkpoint import store, upkeep
+    from trainer.model import state
 
     one = digits.Digits()
     source = data.split(one.sources(), "train")
     inputs = data.Shuffled(task=one, source=source, batch_size=_BATCH, seed=0)
     current = state.build(one, inputs.batch, seed=0)
-    keeper = checkpoints.Keeper(
+    keeper = store.Keeper(
         upkeep.Upkeep(run_dir=run_dir, keep_recent=1, keep_every_steps=0, best=())
     )
     mark = keeper.restore(current)

@@ -51,17 +51,11 @@ from rich import console
 from rich import table as tables
 from tensorboard.backend.event_processing import event_accumulator
 
-from trainer import (
-    checkpoints,
-    data,
-    manifest,
-    parts,
-    saving,
-    state,
-    steps,
-    task,
-    upkeep,
-)
+from trainer import data, task
+from trainer.checkpoint import manifest, store, upkeep
+from trainer.checkpoint.saver import Saver
+from trainer.model import state, steps
+from trainer.training import run
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MANY = 1 << 20
@@ -135,7 +129,7 @@ class Bench:
         inputs = data.Shuffled(task=given, source=source, batch_size=2, seed=0)
         self.current = state.build(given, inputs.batch, seed=0, ema=given.EMA)
         self.train = steps.TrainLoop(given, self.current, inputs).run
-        self.keeper = checkpoints.Keeper(
+        self.keeper = store.Keeper(
             upkeep.Upkeep(
                 run_dir=directory / "ours",
                 keep_recent=_MANY,
@@ -144,7 +138,7 @@ class Bench:
             )
         )
         self.keeper.upkeep.prepare()
-        self.saver = saving.Saver(self.keeper, self.current)
+        self.saver = Saver(self.keeper, self.current)
         self.saver.begin(0)
         self.plain = tf.train.CheckpointManager(
             self.current.tree, str(directory / "plain"), max_to_keep=None
@@ -166,7 +160,7 @@ class Bench:
             records={},
             config_digest="",
             created=round(time.time(), 3),
-            versions=parts.versions(),
+            versions=run.versions(),
         )
         self.saver.save(draft)
 

@@ -39,7 +39,8 @@ from rich import console
 from rich import table as tables
 
 from models import digits
-from trainer import data, state, steps, task
+from trainer import data, task
+from trainer.model import state, steps
 
 _SEED = 0
 _CHUNK = 25  # steps a call

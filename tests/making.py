@@ -1,4 +1,4 @@
-from trainer import manifest
+from trainer.checkpoint import manifest
 
 
 def checkpoint(directory, step, metrics=None, **changes):

@@ -22,7 +22,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import IO
 
-from trainer import cli
+from trainer.commands import cli
 
 PROJECT = pathlib.Path(__file__).resolve().parents[1]
 DIGITS = f"--flagfile={PROJECT / 'models' / 'digits.flags'}"

@@ -23,18 +23,12 @@ import tensorflow as tf
 from absl import logging as absl_logging
 from tensorboard.backend.event_processing import event_accumulator
 
-from trainer import (
-    checkpoints,
-    config,
-    data,
-    loop,
-    preemption,
-    retention,
-    state,
-    task,
-    upkeep,
-)
-from trainer import manifest as marks
+from trainer import data, task
+from trainer.checkpoint import retention, store, upkeep
+from trainer.checkpoint.manifest import Manifest
+from trainer.config import options
+from trainer.model import state
+from trainer.training import loop, preemption
 
 layers = keras.layers
 FEATURES = 4
@@ -223,7 +217,7 @@ def train(
 ) -> loop.Outcome:
     """Trains in this process, as the command `train` does."""
     choices = {"best": type(given).best, **CHOICES, **choices}
-    chosen = config.Config(run_dir=str(run_dir), **choices)
+    chosen = options.Config(run_dir=str(run_dir), **choices)
     return loop.train(chosen, given, stop or preemption.Request())
 
 
@@ -257,7 +251,7 @@ def inputs(given: task.Task, seed: int = 0, batch_size: int = 8) -> data.Shuffle
     return data.Shuffled(task=given, source=source, batch_size=batch_size, seed=seed)
 
 
-def draft(current: state.State, step: int, **changes: Any) -> marks.Manifest:
+def draft(current: state.State, step: int, **changes: Any) -> Manifest:
     """The state is at `step`; what a manifest says of it before it is saved."""
     current.step.assign(step)
     current.pack()
@@ -271,12 +265,12 @@ def draft(current: state.State, step: int, **changes: Any) -> marks.Manifest:
         "created": 1700000000.25 + step,
         "versions": {"keepstep": "0.1.0"},
     }
-    return marks.Manifest(**(fields | changes))
+    return Manifest(**(fields | changes))
 
 
-def keeper(run_dir: pathlib.Path, *best: str, **rules: Any) -> checkpoints.Keeper:
+def keeper(run_dir: pathlib.Path, *best: str, **rules: Any) -> store.Keeper:
     """The keeper of a run directory that is made whole."""
-    found = checkpoints.Keeper(
+    found = store.Keeper(
         upkeep.Upkeep(
             run_dir=run_dir,
             best=tuple(map(retention.Best.parse, best)),

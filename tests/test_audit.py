@@ -7,7 +7,7 @@ import pytest
 import tasks
 import tensorflow as tf
 
-from trainer import audit
+from trainer.model import audit
 
 SCALAR = tf.TensorSpec([], tf.float32)
 SAVED = (
@@ -340,7 +340,7 @@ def test_the_message_has_each_finding_and_each_remedy_once():
 
 def test_the_whole_state_of_a_task_is_reachable():
     """The train loop itself, on the task that has the most state."""
-    from trainer import steps
+    from trainer.model import steps
 
     task = tasks.Rich()
     current = tasks.built(task)

@@ -19,7 +19,9 @@ import scripted
 import tasks
 import tensorflow as tf
 
-from trainer import catalog, cli, config, manifest, retention
+from trainer.checkpoint import catalog, manifest, retention
+from trainer.commands import cli
+from trainer.config import options
 
 
 def train(run_dir, script, *, steps=None, **choices):
@@ -336,7 +338,7 @@ def test_another_ranking_is_refused(tmp_path, rules):
         "Start with the same ones, give another --run_dir, or say that you mean it: "
         "--allow_change=best"
     )
-    with pytest.raises(config.ConfigError, match=f"^{re.escape(text)}$"):
+    with pytest.raises(options.ConfigError, match=f"^{re.escape(text)}$"):
         train(run_dir, "0.25 0.5", steps=3, best=rules)
     assert tasks.steps(run_dir / "recent") == [1, 2]
     assert_best(run_dir, 2, 0.5)
@@ -393,7 +395,7 @@ def test_early_stopping_looks_at_one_metric(tmp_path, metric, rules, step):
 )
 def test_early_stopping_where_nothing_is_ranked_is_refused(tmp_path, choices):
     text = "early stopping needs a metric that gets better: give --best=name:min|max"
-    with pytest.raises(config.ConfigError, match=re.escape(text)):
+    with pytest.raises(options.ConfigError, match=re.escape(text)):
         train(tmp_path / "run", "0.5", best=(), **choices)
 
 
@@ -402,5 +404,5 @@ def test_early_stopping_on_a_metric_that_is_not_ranked_is_refused():
         "--early_stop_metric=loss: --best does not say whether less or more of it is "
         "better. Give it as a --best, too, such as --best=loss:min."
     )
-    with pytest.raises(config.ConfigError, match=f"^{re.escape(text)}$"):
-        config.Config(best=("score:max",), early_stop_metric="loss")
+    with pytest.raises(options.ConfigError, match=f"^{re.escape(text)}$"):
+        options.Config(best=("score:max",), early_stop_metric="loss")

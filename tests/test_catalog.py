@@ -3,7 +3,7 @@ import re
 import making
 import pytest
 
-from trainer import catalog, manifest, retention
+from trainer.checkpoint import catalog, manifest, retention
 
 RULES = [retention.Best("accuracy", "max", 2), retention.Best("loss", "min")]
 

@@ -9,8 +9,8 @@ import pytest
 import tasks
 import tensorflow as tf
 
-from trainer import catalog, checkpoints, compatibility, config, retention
-from trainer import manifest as marks
+from trainer.checkpoint import catalog, compatibility, manifest, retention, store
+from trainer.config import options
 
 NAN = float("nan")
 
@@ -51,7 +51,7 @@ def test_what_is_saved_is_restored(current, tmp_path):
     current.step.assign(0)
     current.networks.variables[0].assign(tf.zeros([4, 1]))
     found = tasks.keeper(tmp_path).restore(current)
-    assert found == marks.read(tmp_path / "recent", 5)
+    assert found == manifest.read(tmp_path / "recent", 5)
     assert found.metrics == {"loss": 0.25}
     assert int(current.step.numpy()) == 5
     assert weight(current) == 5
@@ -247,10 +247,10 @@ def test_a_flipped_bit_anywhere_in_a_manifest_is_noticed(current, tmp_path):
         changed[place] ^= 1
         path.write_bytes(changed)
         try:
-            mark = marks.read(path.parent, 6)
-        except marks.ManifestError:
+            mark = manifest.read(path.parent, 6)
+        except manifest.ManifestError:
             continue
-        if marks.damage(path.parent, mark) is None:
+        if manifest.damage(path.parent, mark) is None:
             unnoticed.append(part)
     assert unnoticed == []
 
@@ -291,7 +291,7 @@ def test_if_all_are_damaged_nothing_is_restored_now_or_later(current, tmp_path):
         "scratch, or bring back a good copy."
     )
     for _ in range(2):
-        with pytest.raises(checkpoints.NoUsableCheckpointError) as error:
+        with pytest.raises(store.NoUsableCheckpointError) as error:
             tasks.keeper(tmp_path, "loss:min").restore(current)
         assert str(error.value) == text
     damaged = [path.name for path in tmp_path.rglob("*.damaged")]
@@ -302,7 +302,7 @@ def test_a_good_copy_that_is_brought_back_is_restored(current, tmp_path):
     save(tasks.keeper(tmp_path / "a"), current, 5)
     shutil.copytree(tmp_path / "a/recent", tmp_path / "copy")
     flip(data_of(tmp_path / "a/recent", 5))
-    with pytest.raises(checkpoints.NoUsableCheckpointError, match="is damaged"):
+    with pytest.raises(store.NoUsableCheckpointError, match="is damaged"):
         tasks.keeper(tmp_path / "a").restore(current)
     shutil.copytree(tmp_path / "copy", tmp_path / "a/recent", dirs_exist_ok=True)
     assert tasks.keeper(tmp_path / "a").restore(current).step == 5
@@ -443,8 +443,8 @@ def test_each_metric_has_its_own_best(current, tmp_path):
 
 def test_one_metric_has_one_rule():
     """Two would share a directory, and each delete what the other keeps."""
-    with pytest.raises(config.ConfigError, match=r"--best: .*loss"):
-        config.Config(best=("loss:min", "loss:max"))
+    with pytest.raises(options.ConfigError, match=r"--best: .*loss"):
+        options.Config(best=("loss:min", "loss:max"))
 
 
 def test_what_is_being_saved_counts_when_the_best_is_asked_for(current, tmp_path):
@@ -465,7 +465,7 @@ def test_a_step_is_saved_again_beside_the_first(current, tmp_path):
     current.progress = {"metrics": {"loss": 0.5}}
     save(keeper, current, 5, loss=0.5)
     current.progress = {}
-    assert marks.read(tmp_path / "recent", 5).metrics == {"loss": 0.5}
+    assert manifest.read(tmp_path / "recent", 5).metrics == {"loss": 0.5}
     assert data_of(tmp_path / "recent", 5).read_bytes() != first
     assert tasks.steps(tmp_path / "best/loss") == [5]
     assert not (tmp_path / "recent/staging").exists()
@@ -511,7 +511,7 @@ def test_a_save_that_fails_says_where_and_why_and_can_be_done_again(
     recent = tmp_path / "recent" / ("staging" if again else "")
     missing = tmp_path / "summaries/train/events.out.tfevents.1"
     draft = tasks.draft(current, step, events={"train/events.out.tfevents.1": 88})
-    with pytest.raises(checkpoints.SaveError) as error:
+    with pytest.raises(store.SaveError) as error:
         keeper.save(current.tree, draft)
     assert str(error.value) == (
         f"{recent / 'ckpt'}-{step} could not be saved: [Errno 2] No such file or "
@@ -527,10 +527,10 @@ def test_a_checkpoint_that_would_not_fit_is_not_begun(current, tmp_path):
     keeper = tasks.keeper(tmp_path)
     save(keeper, current, 5)
     before = names(tmp_path / "recent")
-    vast = marks.Variable("model/vast", (1 << 40, 1 << 10), "float32")
+    vast = manifest.Variable("model/vast", (1 << 40, 1 << 10), "float32")
     draft = tasks.draft(current, 6, variables=(vast,))
     text = rf"ckpt-6 could not be saved: it needs {4 << 50} bytes and (\d+) are free"
-    with pytest.raises(checkpoints.SaveError, match=text):
+    with pytest.raises(store.SaveError, match=text):
         keeper.save(current.tree, draft)
     assert names(tmp_path / "recent") == before
 
@@ -552,7 +552,7 @@ def test_a_checkpoint_of_another_state_is_refused_and_left_alone(current, tmp_pa
     assert {p: p.read_bytes() for p in (tmp_path / "recent").iterdir()} == before
 
 
-@pytest.mark.parametrize("load", [checkpoints.load_networks, checkpoints.load_weights])
+@pytest.mark.parametrize("load", [store.load_networks, store.load_weights])
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [(flip, CHECKSUM), (delete, "is missing")],
@@ -569,7 +569,7 @@ def test_reading_a_damaged_checkpoint_changes_no_file(
     text = (
         rf"recent/ckpt-5 is damaged: {re.escape(path.name)} {reason}\. Choose another"
     )
-    with pytest.raises(checkpoints.DamagedCheckpointError, match=text):
+    with pytest.raises(store.DamagedCheckpointError, match=text):
         load(entry, current)
     assert names(tmp_path / "recent") == before
 
@@ -579,7 +579,7 @@ def test_the_networks_alone_are_read_without_the_training_state(current, tmp_pat
     (entry,) = catalog.scan(tmp_path)
     other = tasks.built(tasks.Plain(learning_rate=0.5), seed=3)
     rate = other.optimizers["optimizer"].learning_rate.numpy()
-    checkpoints.load_networks(entry, other)
+    store.load_networks(entry, other)
     np.testing.assert_array_equal(
         other.networks.variables[0].numpy(), np.full((4, 1), 5)
     )

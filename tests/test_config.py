@@ -6,18 +6,18 @@ import re
 import pytest
 from absl import flags
 
-from trainer import config
+from trainer.config import options
 
 
 def parse(*words):
     values = flags.FlagValues()
-    config.define_flags(values)
+    options.define_flags(values)
     values(["run.py", *words])
-    return config.from_flags(values)
+    return options.from_flags(values)
 
 
 def test_no_flags_are_the_defaults():
-    assert parse() == config.Config()
+    assert parse() == options.Config()
 
 
 @pytest.mark.parametrize(
@@ -40,16 +40,16 @@ def test_no_flags_are_the_defaults():
 def test_a_flag_sets_its_field_and_no_other(words, field, value):
     choices = parse(*words)
     assert getattr(choices, field) == value
-    assert dataclasses.replace(config.Config(), **{field: value}) == choices
+    assert dataclasses.replace(options.Config(), **{field: value}) == choices
 
 
 def test_the_arguments_of_a_run_give_its_choices_again_and_no_others():
     kept = {"task": "digits", "set": ("a=1", "b=x y"), "deterministic": False}
     kept |= {"epochs": 0.1, "seed": 7, "best": ("loss:min", "acc:max:3")}
     command = {"run_dir": "here", "resume": "never", "debug": True}
-    arguments = config.as_arguments(config.Config(**kept, **command))
-    assert parse(*arguments) == config.Config(**kept)
-    assert config.as_arguments(config.Config()) == []
+    arguments = options.as_arguments(options.Config(**kept, **command))
+    assert parse(*arguments) == options.Config(**kept)
+    assert options.as_arguments(options.Config()) == []
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_a_flag_that_cannot_be_read_is_told(word, text):
 )
 def test_a_value_out_of_range_is_told_with_the_range(field, value, expected):
     text = f"--{field}={re.escape(str(value))} is out of range: expected .*{expected}"
-    with pytest.raises(config.ConfigError, match=text):
-        config.Config(**{field: value})
+    with pytest.raises(options.ConfigError, match=text):
+        options.Config(**{field: value})
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_value_out_of_range_is_told_with_the_range(field, value, expected):
     [("steps", 0), ("epochs", 1e-9), ("batch_size", 1), ("seed", 2**31 - 1)],
 )
 def test_the_ends_of_a_range_belong_to_it(field, value):
-    assert getattr(config.Config(**{field: value}), field) == value
+    assert getattr(options.Config(**{field: value}), field) == value
 
 
 @pytest.mark.parametrize(
@@ -120,13 +120,13 @@ def test_the_ends_of_a_range_belong_to_it(field, value):
 )
 def test_a_word_that_is_no_choice_is_refused_from_python_too(field, value, known):
     """A configuration comes from a file as well, which no flag parser has seen."""
-    with pytest.raises(config.ConfigError, match=f"--{field}={value}.*{known}"):
-        config.Config(**{field: value})
+    with pytest.raises(options.ConfigError, match=f"--{field}={value}.*{known}"):
+        options.Config(**{field: value})
 
 
 def test_steps_and_epochs_are_one_too_many():
     expected = "--steps=10 and --epochs=2.5 both say how long.*give one of them.*=0"
-    with pytest.raises(config.ConfigError, match=expected):
+    with pytest.raises(options.ConfigError, match=expected):
         parse("--steps=10", "--epochs=2.5")
 
 
@@ -135,26 +135,26 @@ def test_a_run_dir_that_tensorflow_takes_for_a_pattern_is_refused(sign):
     name = f"runs/lr{sign}1"
     expected = re.escape(f"--run_dir={name} has a {sign!r} in it: TensorFlow takes")
     expected += ".*Choose a name without"
-    with pytest.raises(config.ConfigError, match=expected):
-        config.Config(run_dir=name)
+    with pytest.raises(options.ConfigError, match=expected):
+        options.Config(run_dir=name)
 
 
 def test_a_best_that_is_no_rule_is_told_by_its_flag():
     expected = "--best: 'accuracy' does not say what is best. Expected name:min"
-    with pytest.raises(config.ConfigError, match=expected):
+    with pytest.raises(options.ConfigError, match=expected):
         parse("--best=loss:min", "--best=accuracy")
 
 
 def test_a_rewind_asks_for_a_schedule():
     expected = "--on_nonfinite=rewind goes back to where --save_every_steps saved"
-    with pytest.raises(config.ConfigError, match=expected):
+    with pytest.raises(options.ConfigError, match=expected):
         parse("--on_nonfinite=rewind")
     assert parse("--on_nonfinite=rewind", "--save_every_steps=5").save_every_steps == 5
 
 
 def test_choices_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        config.Config().steps = 5
+        options.Config().steps = 5
 
 
 @pytest.mark.parametrize(
@@ -167,13 +167,13 @@ def test_choices_cannot_be_changed():
     ],
 )
 def test_the_run_directory_is_the_given_one_or_the_tasks_own(choices, directory):
-    assert config.Config(**choices).directory() == pathlib.Path(directory)
+    assert options.Config(**choices).directory() == pathlib.Path(directory)
 
 
 def test_a_command_that_names_neither_task_nor_directory_is_told_what_to_give():
     expected = "nothing says what to train.*give --task=NAME, .* or --run_dir=DIRECTORY"
-    with pytest.raises(config.ConfigError, match=expected):
-        config.Config().directory()
+    with pytest.raises(options.ConfigError, match=expected):
+        options.Config().directory()
 
 
 @pytest.mark.parametrize(
@@ -186,4 +186,4 @@ def test_a_command_that_names_neither_task_nor_directory_is_told_what_to_give():
     ],
 )
 def test_a_suggestion_is_the_closest_word_or_all_of_them(word, known, text):
-    assert config.suggest(word, iter(known)) == text
+    assert options.suggest(word, iter(known)) == text

@@ -13,8 +13,12 @@ import pytest
 import tasks
 import tensorflow as tf
 
-from trainer import audit, catalog, compatibility, config, evaluation, lookup
-from trainer import task as contract
+from trainer.checkpoint import catalog, compatibility
+from trainer.config import options
+from trainer.config.tasks import all_tasks, create
+from trainer.inference import evaluate
+from trainer.model import audit
+from trainer.task import Task
 
 layers = keras.layers
 STEPS, KILLED_AT = 5, 3
@@ -166,7 +170,7 @@ class Random(tasks.Plain):
 
 
 @dataclasses.dataclass(frozen=True)
-class Gan(contract.Task):
+class Gan(Task):
     """Two networks, each with an optimizer and a loss of its own."""
 
     best = ("generator_loss:min",)
@@ -235,7 +239,7 @@ OPTIMIZERS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Optimizing(contract.Task):
+class Optimizing(Task):
     """A network for each of many optimizers."""
 
     best = ("lion_loss:min",)
@@ -610,14 +614,14 @@ def test_code_that_builds_another_state_is_refused(
 
 REGISTERED = [
     name
-    for name, cls in lookup.all_tasks("models").items()
+    for name, cls in all_tasks("models").items()
     if cls.__module__.startswith("models.")
 ]
 
 
 @pytest.mark.parametrize("name", REGISTERED)
 def test_a_registered_task_trains_resumes_and_is_evaluated(tmp_path, name):
-    task = lookup.create(name, [], package="models")
+    task = create(name, [], package="models")
     choices = {"task": name, "steps": 3, "evaluate_every_steps": 3}
     straight = tmp_path / "straight"
     assert tasks.train(straight, task, **choices).inexact == ()
@@ -626,5 +630,5 @@ def test_a_registered_task_trains_resumes_and_is_evaluated(tmp_path, name):
     tasks.assert_same_run(straight, run_dir)
     chosen = {**tasks.CHOICES, **choices, "run_dir": str(run_dir), "best": task.best}
     entry = catalog.select(run_dir, "latest", ())
-    metrics = evaluation.evaluate(config.Config(**chosen), task, entry)
+    metrics = evaluate.evaluate(options.Config(**chosen), task, entry)
     assert metrics == tasks.manifest(run_dir / "recent/ckpt-3")["metrics"] != {}

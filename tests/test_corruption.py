@@ -9,7 +9,7 @@ import sys
 import processes
 import pytest
 
-from trainer import manifest
+from trainer.checkpoint import manifest
 
 SAMPLE = 60
 ROUNDS = 4  # the same kinds of files and damages, by other chances

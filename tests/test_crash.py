@@ -17,7 +17,8 @@ import sys
 import making
 import pytest
 
-from trainer import catalog, faults, manifest, retention, upkeep
+from trainer.checkpoint import catalog, manifest, retention, upkeep
+from trainer.storage import failpoints
 
 HERE = pathlib.Path(__file__).resolve().parent
 RULES = (retention.Best("accuracy", "max", 2), retention.Best("loss", "min"))
@@ -53,7 +54,7 @@ def start(run_dir, point):
     )
     environment = {
         **os.environ,
-        faults.VARIABLE: point,
+        failpoints.VARIABLE: point,
         "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
     }
     command = [sys.executable, "-c", code, str(run_dir)]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from trainer import config
+from trainer.config import options
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -61,17 +61,22 @@ FORMATS = re.findall(r"^\| `(saved_model|keras|h5|weights)` \|", BUILD, re.MULTI
 
 
 def test_every_format_has_its_line_in_the_build_document():
-    assert set(FORMATS) == set(config.EXPORTS)
+    assert set(FORMATS) == set(options.EXPORTS)
 
 
 def test_every_module_has_its_line_in_the_build_document():
-    named = set(re.findall(r"^\| `(\w+)` \|", BUILD, re.MULTILINE))
-    modules = {path.stem for path in (ROOT / "trainer").glob("*.py")} - {"__init__"}
+    named = set(re.findall(r"^\| `([\w/]+)` \|", BUILD, re.MULTILINE))
+    paths = (ROOT / "trainer").rglob("*.py")
+    modules = {
+        path.relative_to(ROOT / "trainer").with_suffix("").as_posix()
+        for path in paths
+        if path.name != "__init__.py"
+    } | {"data"}
     assert named - set(FORMATS) == modules
 
 
 def test_the_documents_name_only_flags_that_exist():
-    flags = {field.name for field in dataclasses.fields(config.Config)}
+    flags = {field.name for field in dataclasses.fields(options.Config)}
     flags |= {"flagfile", "flag", "help", "logdir"}
     named = set(re.findall(r"(?<![\w-])--([a-z_]+)", README + BUILD))
     assert named <= flags

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import tasks
 
-from trainer import averaging, catalog, compatibility, config, evaluation, retention
+from trainer import inference
+from trainer.checkpoint import catalog, compatibility, retention
+from trainer.config import options
+from trainer.inference import evaluate
 
 TOTAL, DECAY = 12, 0.5
 KEY = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -109,10 +112,10 @@ def test_an_evaluation_is_of_the_averages(plain):
 
 
 def test_a_checkpoint_is_evaluated_as_the_training_did(plain):
-    choices = config.Config(task="tasks:Plain", run_dir=str(plain), batch_size=8)
+    choices = options.Config(task="tasks:Plain", run_dir=str(plain), batch_size=8)
     rule = retention.Best("loss", "min", 2)
     for entry in catalog.ranked(plain / "best/loss", rule):
-        found = evaluation.evaluate(choices, tasks.Plain(), entry)
+        found = evaluate.evaluate(choices, tasks.Plain(), entry)
         assert found == entry.manifest.metrics
 
 
@@ -121,10 +124,10 @@ def test_the_mean_of_several_is_that_of_their_averages(plain, tmp_path):
     rule = retention.Best("loss", "min", 2)
     entries = catalog.ranked(run_dir / "best/loss", rule)
     assert len(entries) == 2
-    choices = config.Config(
+    choices = options.Config(
         task="tasks:Plain", run_dir=str(run_dir), batch_size=8, ema=0.9
     )
-    made = averaging.average(choices, tasks.Plain(), entries, rule)
+    made = inference.average.average(choices, tasks.Plain(), entries, rule)
     each = [networks(entry.prefix)[1] for entry in entries]
     for values in networks(made.prefix):
         for path, value in values.items():
@@ -155,7 +158,7 @@ def test_a_new_run_begins_with_the_averages_of_another(plain, tmp_path):
 
 def test_another_decay_is_refused(plain):
     text = r"ema: 0\.9 there, 0\.5 here\n.*--allow_change=ema"
-    with pytest.raises(config.ConfigError, match=text):
+    with pytest.raises(options.ConfigError, match=text):
         tasks.train(plain, tasks.Plain(), steps=8, ema=0.5)
 
 

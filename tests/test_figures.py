@@ -9,7 +9,7 @@ import tasks
 import tensorflow as tf
 from tensorboard.backend.event_processing import event_accumulator
 
-from trainer import figures
+from trainer.figures import confusion_matrix, gallery, of_classification
 
 CELL = 25  # a tile of 24 pixels, and the line beside it
 WHITE = (255, 255, 255)
@@ -29,7 +29,7 @@ def cells(image, side=CELL):
 def test_a_confusion_matrix_has_the_true_classes_from_the_top():
     labels = np.array([0, 0, 1, 2, 2, 2])
     predicted = np.array([0, 0, 2, 2, 2, 2])
-    image = figures.confusion_matrix(labels, predicted, 3)
+    image = confusion_matrix(labels, predicted, 3)
     assert (image.shape, image.dtype) == ((3 * CELL, 3 * CELL, 3), np.uint8)
     green, red = (20, 140, 60), (200, 30, 30)
     assert cells(image) == [
@@ -42,14 +42,14 @@ def test_a_confusion_matrix_has_the_true_classes_from_the_top():
 def test_a_colour_is_the_stronger_the_larger_its_share_of_the_row():
     labels = np.repeat([0, 1], 100)
     predicted = np.concatenate([np.repeat([0, 1], [99, 1]), np.repeat([0, 1], 50)])
-    (right, rare), (often, half) = cells(figures.confusion_matrix(labels, predicted, 2))
+    (right, rare), (often, half) = cells(confusion_matrix(labels, predicted, 2))
     assert right[0] < half[0] < 255
     assert often[1] < rare[1] < 255
     assert rare != WHITE, "one of a hundred is to be seen"
 
 
 def test_a_class_without_examples_is_a_white_row():
-    image = figures.confusion_matrix(np.array([1]), np.array([1]), 2)
+    image = confusion_matrix(np.array([1]), np.array([1]), 2)
     assert cells(image)[0] == [WHITE, WHITE]
 
 
@@ -67,7 +67,7 @@ def greys(image, side):
 
 def test_a_gallery_shows_the_chosen_in_their_order_and_then_white():
     images = flat(0.0, 0.25, 0.5, 1.0)
-    image = figures.gallery(images, np.array([2, 0, 1]), count=4)
+    image = gallery(images, np.array([2, 0, 1]), count=4)
     side = 4 * 12 + 1
     assert (image.shape, image.dtype) == ((2 * side, 2 * side, 3), np.uint8)
     assert greys(image, side) == [128, 0, 64, 255]
@@ -75,19 +75,19 @@ def test_a_gallery_shows_the_chosen_in_their_order_and_then_white():
 
 def test_a_gallery_shows_no_more_than_it_has_room_for():
     images = flat(*np.linspace(0, 1, 9))
-    image = figures.gallery(images, np.arange(9), count=4)
+    image = gallery(images, np.arange(9), count=4)
     assert greys(image, 49) == [0, 32, 64, 96]
 
 
 def test_a_gallery_is_in_colour_where_the_images_are():
     images = np.zeros([2, 4, 4, 3])
     images[0, ..., 0], images[1, ..., 2] = 255, 255
-    image = figures.gallery(images, np.array([1, 0]), count=2)
+    image = gallery(images, np.array([1, 0]), count=2)
     assert cells(image, 49) == [[(0, 0, 255), (255, 0, 0)]]
 
 
 def test_a_large_image_is_shown_as_it_is():
-    image = figures.gallery(np.zeros([1, 60, 50]), np.array([0]), count=1)
+    image = gallery(np.zeros([1, 60, 50]), np.array([0]), count=1)
     assert image.shape == (61, 51, 3)
 
 
@@ -100,14 +100,14 @@ def test_the_worst_mistake_comes_first(kind):
     labels = np.array([0, 0, 0, 1, 1], kind)
     images = flat(0, 51, 102, 153, 204).astype(kind)
     images[0, 0, 0] = 255
-    drawn = figures.of_classification(images, labels, probabilities)
+    drawn = of_classification(images, labels, probabilities)
     assert sorted(drawn) == ["confusion", "worst_mistakes"]
     shown = greys(drawn["worst_mistakes"], 49)
     assert shown == [153, 51, 102, 204, *[255] * 12], (
         "of equal classes it says the first"
     )
     assert drawn["confusion"].shape == (2 * CELL, 2 * CELL, 3)
-    again = figures.of_classification(images, labels, probabilities)
+    again = of_classification(images, labels, probabilities)
     for name, image in drawn.items():
         np.testing.assert_array_equal(image, again[name])
 
@@ -115,12 +115,12 @@ def test_the_worst_mistake_comes_first(kind):
 def test_of_equally_bad_mistakes_the_earlier_comes_first():
     probabilities = np.tile([0.25, 0.75], [3, 1])
     images = flat(0, 51, 255)
-    drawn = figures.of_classification(images, np.zeros([3]), probabilities)
+    drawn = of_classification(images, np.zeros([3]), probabilities)
     assert greys(drawn["worst_mistakes"], 49)[:3] == [0, 51, 255]
 
 
 def test_without_a_mistake_the_gallery_is_white():
-    drawn = figures.of_classification(flat(0, 1), [0, 1], np.eye(2))
+    drawn = of_classification(flat(0, 1), [0, 1], np.eye(2))
     assert set(greys(drawn["worst_mistakes"], 49)) == {255}
 
 

@@ -15,7 +15,9 @@ import pytest
 import tasks
 
 import trainer
-from trainer import catalog, manifest, restore, task
+from trainer import task
+from trainer.checkpoint import catalog, manifest
+from trainer.inference import restore
 
 HERE = pathlib.Path(__file__).with_name("golden")
 CHOICES = {"save_every_steps": 2, "keep_recent": 2, "ema": 0.9, "best": ("loss:min",)}

@@ -5,7 +5,8 @@ import re
 import making
 import pytest
 
-from trainer import catalog, inspection, manifest
+from trainer.checkpoint import catalog, manifest
+from trainer.inspection.rows import list_checkpoints, show_checkpoint, verify
 
 
 def data_of(directory, step):
@@ -27,7 +28,7 @@ def run(tmp_path):
 
 
 def test_a_row_tells_everything_about_a_checkpoint(run):
-    row = inspection.list_checkpoints(run)[0]
+    row = list_checkpoints(run)[0]
     prefix = run / "recent" / "ckpt-20"
     sizes = [path.stat().st_size for path in (run / "recent").glob("ckpt-20.[id]*")]
     assert row == {
@@ -47,7 +48,7 @@ def test_a_row_tells_everything_about_a_checkpoint(run):
 
 def test_the_rows_come_newest_first_with_their_marks(run):
     making.checkpoint(run / "best" / "accuracy", 10, {"accuracy": 0.9})
-    rows = inspection.list_checkpoints(run)
+    rows = list_checkpoints(run)
     marks = [(r["step"], r["kind"], r["latest"], r["best_of"]) for r in rows]
     assert marks == [
         (20, "recent", True, []),
@@ -59,7 +60,7 @@ def test_the_rows_come_newest_first_with_their_marks(run):
 
 def test_a_metric_may_be_called_recent(run):
     making.checkpoint(run / "best" / "recent", 20, {"recent": 1.0})
-    rows = inspection.list_checkpoints(run)
+    rows = list_checkpoints(run)
     assert [r["kind"] for r in rows] == ["recent", "best", "recent", "best"]
     assert [r["latest"] for r in rows] == [True, False, False, False]
 
@@ -69,7 +70,7 @@ def test_the_latest_is_the_one_that_would_be_selected(run, spoiled):
     making.checkpoint(run / "best" / "loss", 20, {"loss": 0.1})
     for directory in spoiled:
         making.spoil(run / directory, 20)
-    latest = [r["path"] for r in inspection.list_checkpoints(run) if r["latest"]]
+    latest = [r["path"] for r in list_checkpoints(run) if r["latest"]]
     assert latest == [str(catalog.select(run, "latest", ()).prefix)]
 
 
@@ -87,19 +88,19 @@ def lengthen(path):
 )
 def test_the_status_tells_what_happened_to_the_files(run, harm, status):
     harm(data_of(run / "recent", 20))
-    rows = inspection.list_checkpoints(run)
+    rows = list_checkpoints(run)
     assert [row["status"] for row in rows] == [status, "ok", "ok"]
 
 
 def test_the_status_does_not_read_the_bytes(run):
     path = data_of(run / "recent", 20)
     path.write_bytes(bytes(path.stat().st_size))
-    assert inspection.list_checkpoints(run)[0]["status"] == "ok"
+    assert list_checkpoints(run)[0]["status"] == "ok"
 
 
 def test_a_broken_manifest_is_a_row_too(run):
     making.spoil(run / "recent", 20)
-    row = inspection.list_checkpoints(run)[0]
+    row = list_checkpoints(run)[0]
     assert (row["step"], row["status"]) == (20, "damaged")
     assert (row["metrics"], row["bytes"], row["created"]) == ({}, 0, None)
 
@@ -107,12 +108,12 @@ def test_a_broken_manifest_is_a_row_too(run):
 def test_nothing_is_changed(run):
     making.spoil(run / "recent", 20)
     before = snapshot(run)
-    inspection.list_checkpoints(run)
+    list_checkpoints(run)
     assert snapshot(run) == before
 
 
 def test_a_run_that_has_saved_nothing_yet_has_no_rows(tmp_path):
-    assert inspection.list_checkpoints(tmp_path) == []
+    assert list_checkpoints(tmp_path) == []
 
 
 def test_the_bytes_are_verified_where_sizes_tell_nothing(run):
@@ -121,7 +122,7 @@ def test_the_bytes_are_verified_where_sizes_tell_nothing(run):
     making.spoil(run / "best" / "loss", 10)
     (run / "recent" / "ckpt-5.json.damaged").touch()
     before = snapshot(run)
-    rows = inspection.verify(run)
+    rows = verify(run)
     names = [pathlib.Path(row["path"]).relative_to(run).as_posix() for row in rows]
     expected = ["recent/ckpt-20", "recent/ckpt-10", "best/loss/ckpt-10"]
     assert names == [*expected, "recent/ckpt-5.json.damaged"]
@@ -133,7 +134,7 @@ def test_the_bytes_are_verified_where_sizes_tell_nothing(run):
     assert snapshot(run) == before
 
 
-@pytest.mark.parametrize("look", [inspection.list_checkpoints, inspection.verify])
+@pytest.mark.parametrize("look", [list_checkpoints, verify])
 def test_a_file_that_cannot_be_read_does_not_hide_the_other_checkpoints(run, look):
     path = data_of(run / "recent", 20)
     path.unlink()
@@ -145,7 +146,7 @@ def test_a_file_that_cannot_be_read_does_not_hide_the_other_checkpoints(run, loo
 
 def test_a_checkpoint_is_shown_with_its_files_and_variables(run):
     (entry,) = [e for e in catalog.scan(run) if e.step == 20]
-    shown = inspection.show_checkpoint(entry)
+    shown = show_checkpoint(entry)
     assert (shown["step"], shown["metrics"]) == (20, {"loss": 0.75})
     assert {row["file"]: row["bytes"] for row in shown["files"]} == {
         path.name: path.stat().st_size for path in entry.directory.glob("ckpt-20.[id]*")
@@ -159,16 +160,16 @@ def test_a_checkpoint_is_shown_with_its_files_and_variables(run):
 def test_a_time_that_is_none_is_a_fault_of_the_manifest(run, created):
     making.checkpoint(run / "recent", 30, created=created)
     with pytest.raises(manifest.ManifestError):
-        inspection.show_checkpoint(catalog.scan(run)[0])
+        show_checkpoint(catalog.scan(run)[0])
 
 
 def test_what_cannot_be_read_is_not_shown(run):
     making.spoil(run / "recent", 20)
     with pytest.raises(manifest.ManifestError, match="is not a manifest of format"):
-        inspection.show_checkpoint(catalog.scan(run)[0])
+        show_checkpoint(catalog.scan(run)[0])
 
 
-@pytest.mark.parametrize("look", [inspection.list_checkpoints, inspection.verify])
+@pytest.mark.parametrize("look", [list_checkpoints, verify])
 @pytest.mark.parametrize("name", ["not there", "file"])
 def test_a_directory_that_is_not_there_is_told(tmp_path, name, look):
     (tmp_path / "file").touch()

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from trainer import config, lookup, record, task
+from trainer import task
+from trainer.config import options, run_record, tasks
 
 
 class Bare(task.Task):
@@ -68,12 +69,12 @@ class Plain: pass
 
 
 def create(cls, *settings):
-    return lookup.create(f"{__name__}:{cls.__name__}", settings, package="models")
+    return tasks.create(f"{__name__}:{cls.__name__}", settings, package="models")
 
 
 def refused(*texts):
     expected = ".*".join(map(re.escape, texts))
-    return pytest.raises(config.ConfigError, match=f"(?s){expected}")
+    return pytest.raises(options.ConfigError, match=f"(?s){expected}")
 
 
 @pytest.fixture
@@ -166,9 +167,9 @@ def test_the_same_command_again_gives_the_same_task(tmp_path, field):
     """What a run remembers of a hyperparameter goes through text and back."""
     original = create(Odd)
     own = {field: original.hyperparameters()[field]}
-    choices = config.Config(task=f"{__name__}:Odd", run_dir=str(tmp_path))
-    record.write(tmp_path, record.settle(choices, own, {}))
-    again = record.complete(choices, {"task", "run_dir"})
+    choices = options.Config(task=f"{__name__}:Odd", run_dir=str(tmp_path))
+    run_record.write(tmp_path, run_record.settle(choices, own, {}))
+    again = run_record.complete(choices, {"task", "run_dir"})
     assert create(Odd, *again.set) == original
 
 
@@ -183,15 +184,15 @@ def test_the_same_command_again_gives_the_same_task(tmp_path, field):
 def test_a_task_is_found_by_its_name_in_the_package(write, name, told):
     write("house/__init__.py", "")
     write("house/lines.py", LINE.replace("@data", '@task.register("line")\n@data'))
-    assert lookup.create("line", ["width=5"], package="house").width == 5
-    assert list(lookup.all_tasks("house")) == ["line"]
+    assert tasks.create("line", ["width=5"], package="house").width == 5
+    assert list(tasks.all_tasks("house")) == ["line"]
     with refused(told):
-        lookup.create(name, [], package="house")
+        tasks.create(name, [], package="house")
 
 
 def test_a_class_in_the_current_directory_is_found(write):
     write("shop/prices.py", LINE)
-    found = lookup.create("shop.prices:Line", ["width=9"], package="models")
+    found = tasks.create("shop.prices:Line", ["width=9"], package="models")
     assert (type(found).__name__, found.width) == ("Line", 9)
 
 
@@ -210,7 +211,7 @@ def test_a_class_in_the_current_directory_is_found(write):
 def test_a_class_that_is_not_there_is_told(write, name, told):
     write("shop/prices.py", LINE)
     with refused(told):
-        lookup.create(name, [], package="models")
+        tasks.create(name, [], package="models")
 
 
 @pytest.mark.parametrize(
@@ -220,7 +221,7 @@ def test_a_class_that_is_not_there_is_told(write, name, told):
 def test_what_is_no_task_is_not_suggested(write, text, name, wrong):
     write("prices.py", text)
     with refused(f"--task=prices:{name}: prices has no task class {name!r}") as caught:
-        lookup.create(f"prices:{name}", [], package="models")
+        tasks.create(f"prices:{name}", [], package="models")
     assert wrong not in str(caught.value)
 
 
@@ -229,4 +230,4 @@ def test_what_a_module_of_the_user_misses_is_not_the_module_itself(write, missin
     """The second name begins like the module's own."""
     write("prices.py", f"import {missing}\n" + LINE)
     with pytest.raises(ModuleNotFoundError, match=f"No module named '{missing}'"):
-        lookup.create("prices:Line", [], package="models")
+        tasks.create("prices:Line", [], package="models")

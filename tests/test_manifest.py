@@ -8,7 +8,7 @@ import signal
 import making
 import pytest
 
-from trainer import manifest
+from trainer.checkpoint import manifest
 
 DATA = "ckpt-7.data-00000-of-00001"
 HUGE = 10**400  # no float holds it

@@ -10,7 +10,8 @@ import pytest
 import tasks
 import tensorflow as tf
 
-from trainer import data, prediction, task
+from trainer import data, task
+from trainer.model import prediction
 
 
 @dataclasses.dataclass(frozen=True)

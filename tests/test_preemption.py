@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from trainer import preemption
+from trainer.training import preemption
 
 NUMBERS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 TWICE = """

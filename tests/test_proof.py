@@ -15,8 +15,8 @@ import tasks
 from tensorboard.compat.proto import event_pb2
 from tensorboard.summary.writer import record_writer
 
-from trainer import manifest as marks
-from trainer import proof
+from trainer.checkpoint import manifest
+from trainer.inspection import proof
 
 CHOICES = {"steps": 6, "evaluate_every_steps": 2, "report_every_steps": 2}
 
@@ -46,7 +46,7 @@ import os, sys
 
 if sys.argv[1] == "prove":
     sys.path.insert(0, {project!r})
-    from trainer import cli
+    from trainer.commands import cli
 
     sys.exit(cli.main(sys.argv, package="models"))
 assert sys.argv[1] == "train"
@@ -131,8 +131,8 @@ def spoil(run_dir):
 
 
 def change(run_dir, step, **entries):
-    mark = marks.read(run_dir / "recent", step)
-    marks.write(run_dir / "recent", dataclasses.replace(mark, **entries))
+    mark = manifest.read(run_dir / "recent", step)
+    manifest.write(run_dir / "recent", dataclasses.replace(mark, **entries))
 
 
 def change_metrics(run_dir):

@@ -4,50 +4,51 @@ import re
 import pytest
 from absl import flags
 
-from trainer import config, record, sealed
+from trainer.config import options, run_record
+from trainer.storage import checked_json
 
 SETTINGS = {"width": 64, "rate": 0.001, "on": True, "decay": None, "sizes": [1, 2]}
 FACTS = {"train_data": "100 examples"}
 
 
 def choose(run_dir, **choices):
-    return config.Config(**({"task": "digits", "run_dir": str(run_dir)} | choices))
+    return options.Config(**({"task": "digits", "run_dir": str(run_dir)} | choices))
 
 
 def start(run_dir, settings=SETTINGS, facts=FACTS, **choices):
-    noted = record.settle(choose(run_dir, **choices), settings, facts)
-    record.write(run_dir, noted)
+    noted = run_record.settle(choose(run_dir, **choices), settings, facts)
+    run_record.write(run_dir, noted)
     return noted
 
 
 def refused(text):
-    return pytest.raises(config.ConfigError, match=f"(?s){text}")
+    return pytest.raises(options.ConfigError, match=f"(?s){text}")
 
 
 def test_a_new_directory_leaves_a_command_as_it_is(tmp_path):
     choices = choose(tmp_path / "new", steps=5)
-    assert record.complete(choices, {"task", "run_dir", "steps"}) == choices
-    assert record.settle(choices, SETTINGS, FACTS).changes == ()
+    assert run_record.complete(choices, {"task", "run_dir", "steps"}) == choices
+    assert run_record.settle(choices, SETTINGS, FACTS).changes == ()
     assert not (tmp_path / "new").exists()
 
 
 def test_a_command_without_a_directory_is_left_to_say_so_itself(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert record.complete(config.Config(), set()) == config.Config()
+    assert run_record.complete(options.Config(), set()) == options.Config()
 
 
 def test_the_path_of_a_checkpoint_says_which_run(tmp_path):
     start(tmp_path, steps=5)
     path = str(tmp_path / "best" / "loss" / "ckpt-5")
-    whole = record.complete(config.Config(checkpoint=path), {"checkpoint"})
+    whole = run_record.complete(options.Config(checkpoint=path), {"checkpoint"})
     assert (whole.run_dir, whole.task, whole.steps) == (str(tmp_path), "digits", 5)
 
 
 def test_a_path_through_no_run_says_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in ("best", "step:5", "ckpt-5", str(tmp_path / "ckpt-5")):
-        choices = config.Config(checkpoint=path)
-        assert record.complete(choices, {"checkpoint"}) == choices
+        choices = options.Config(checkpoint=path)
+        assert run_record.complete(choices, {"checkpoint"}) == choices
 
 
 @pytest.mark.parametrize(
@@ -76,12 +77,12 @@ def test_more_of_the_best_is_no_other_ranking(tmp_path, here):
 
 def test_a_bare_metric_means_what_the_run_says_of_it(tmp_path):
     start(tmp_path, best=("accuracy:max:3", "loss:min"))
-    asked = config.Config(run_dir=str(tmp_path), best=("loss", "accuracy"))
-    whole = record.complete(asked, {"run_dir", "best"})
+    asked = options.Config(run_dir=str(tmp_path), best=("loss", "accuracy"))
+    whole = run_record.complete(asked, {"run_dir", "best"})
     assert whole.best == ("loss:min", "accuracy:max:3")
-    asked = config.Config(run_dir=str(tmp_path), best=("speed",))
+    asked = options.Config(run_dir=str(tmp_path), best=("speed",))
     with refused("--best: 'speed' does not say what is best"):
-        record.complete(asked, {"run_dir", "best"}).rules()
+        run_record.complete(asked, {"run_dir", "best"}).rules()
 
 
 def test_a_configuration_of_absurd_size_is_not_read(tmp_path):
@@ -89,19 +90,19 @@ def test_a_configuration_of_absurd_size_is_not_read(tmp_path):
     with path.open("wb") as file:
         file.truncate(1 << 40)
     with refused("is not the configuration of a run.*it is larger than 16777216 bytes"):
-        record.read(path)
+        run_record.read(path)
 
 
 def test_what_was_written_is_read_back(tmp_path):
     noted = start(tmp_path, steps=5, best=("loss:min",))
-    assert record.read(tmp_path / "config.json") == noted
+    assert run_record.read(tmp_path / "config.json") == noted
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"config.json", "run.flags"}
 
 
 def test_what_is_left_unsaid_is_taken_from_the_run(tmp_path):
     start(tmp_path, steps=5, batch_size=8, best=("loss:min",), deterministic=False)
-    whole = record.complete(config.Config(run_dir=str(tmp_path)), {"run_dir"})
+    whole = run_record.complete(options.Config(run_dir=str(tmp_path)), {"run_dir"})
     assert (whole.task, whole.steps, whole.batch_size) == ("digits", 5, 8)
     assert (whole.best, whole.deterministic) == (("loss:min",), False)
     texts = ("width=64", "rate=0.001", "on=True", "decay=None", "sizes=1,2")
@@ -110,13 +111,15 @@ def test_what_is_left_unsaid_is_taken_from_the_run(tmp_path):
 
 def test_what_is_said_counts_more_than_the_run_even_if_it_is_the_default(tmp_path):
     start(tmp_path, batch_size=8, keep_recent=9)
-    whole = record.complete(choose(tmp_path, batch_size=64), {"run_dir", "batch_size"})
+    whole = run_record.complete(
+        choose(tmp_path, batch_size=64), {"run_dir", "batch_size"}
+    )
     assert (whole.batch_size, whole.keep_recent) == (64, 9)
 
 
 def test_a_setting_of_the_command_comes_after_those_of_the_run(tmp_path):
     start(tmp_path)
-    whole = record.complete(choose(tmp_path, set=("width=9",)), {"run_dir", "set"})
+    whole = run_record.complete(choose(tmp_path, set=("width=9",)), {"run_dir", "set"})
     assert whole.set[-1] == "width=9"
     assert "rate=0.001" in whole.set
 
@@ -126,7 +129,7 @@ def test_a_setting_of_the_command_comes_after_those_of_the_run(tmp_path):
 )
 def test_a_new_length_replaces_the_old_however_it_is_said(tmp_path, before, said):
     start(tmp_path, **{before: 5})
-    whole = record.complete(choose(tmp_path, **{said: 7}), {"run_dir", said})
+    whole = run_record.complete(choose(tmp_path, **{said: 7}), {"run_dir", said})
     lengths = {"steps": 0, "epochs": 0.0} | {said: 7}
     assert {"steps": whole.steps, "epochs": whole.epochs} == lengths
 
@@ -134,7 +137,7 @@ def test_a_new_length_replaces_the_old_however_it_is_said(tmp_path, before, said
 def test_a_directory_of_another_task_is_refused(tmp_path):
     start(tmp_path)
     with refused("holds a run of the task 'digits', not 'mnist'. Give another --run"):
-        record.complete(choose(tmp_path, task="mnist"), {"run_dir", "task"})
+        run_record.complete(choose(tmp_path, task="mnist"), {"run_dir", "task"})
 
 
 def test_the_same_choices_again_change_nothing(tmp_path):
@@ -188,7 +191,7 @@ def test_changes_are_kept_with_their_time_and_both_values(tmp_path):
     for _ in range(2):
         start(tmp_path, steps=7)
     start(tmp_path, steps=7, seed=3, keep_recent=1, allow_change=("seed",))
-    first, second = record.read(tmp_path / "config.json").changes
+    first, second = run_record.read(tmp_path / "config.json").changes
     assert first.pop("time") <= second.pop("time")
     assert first == {"steps": [5, 7]}
     assert second == {"keep_recent": [3, 1], "seed": [0, 3]}
@@ -196,9 +199,9 @@ def test_changes_are_kept_with_their_time_and_both_values(tmp_path):
 
 def test_each_time_a_run_goes_back_is_kept_beside_its_changes(tmp_path):
     noted = start(tmp_path, steps=5).gone_back("step:3", 3).gone_back("best", 2)
-    record.write(tmp_path, noted)
+    run_record.write(tmp_path, noted)
     start(tmp_path, steps=7)
-    after = record.read(tmp_path / "config.json")
+    after = run_record.read(tmp_path / "config.json")
     went = [(entry["asked"], entry["step"]) for entry in after.lineages]
     assert went == [("step:3", 3), ("best", 2)]
     assert after.changes[0]["steps"] == [5, 7]
@@ -206,7 +209,7 @@ def test_each_time_a_run_goes_back_is_kept_beside_its_changes(tmp_path):
 
 def test_the_digest_is_of_what_the_numbers_depend_on(tmp_path):
     def digest(settings=SETTINGS, facts=FACTS, **choices):
-        return record.settle(choose(tmp_path, **choices), settings, facts).digest
+        return run_record.settle(choose(tmp_path, **choices), settings, facts).digest
 
     turned = dict(reversed(SETTINGS.items()))
     assert digest() == digest(turned, steps=9, keep_recent=1, resume="never")
@@ -222,10 +225,10 @@ def test_the_flagfile_repeats_the_run(tmp_path, text):
     choices = {"epochs": 2.5, "seed": 7, "best": rules, "deterministic": False}
     start(tmp_path, {"text": text, "width": 3}, **choices)
     values = flags.FlagValues()
-    config.define_flags(values)
+    options.define_flags(values)
     values(["run.py", f"--flagfile={tmp_path / 'run.flags'}", "--run_dir=elsewhere"])
     expected = choose("elsewhere", set=(f"text={text}", "width=3"), **choices)
-    assert config.from_flags(values) == expected
+    assert options.from_flags(values) == expected
 
 
 BODY = {
@@ -233,11 +236,13 @@ BODY = {
     "changes": [],
     "lineages": [],
 }
-WHOLE = sealed.text(BODY).encode()
+WHOLE = checked_json.text(BODY).encode()
 
 
 def with_choices(**choices):
-    return sealed.text({**BODY, "choices": {**BODY["choices"], **choices}}).encode()
+    return checked_json.text(
+        {**BODY, "choices": {**BODY["choices"], **choices}}
+    ).encode()
 
 
 DAMAGED = {
@@ -248,10 +253,12 @@ DAMAGED = {
     "number": b"3",
     "one bit": WHOLE.replace(b'"a"', b'"e"'),
     "no digest": WHOLE.replace(b"xxh3_128", b"xxh3_129"),
-    "no choices": sealed.text({"changes": [], "lineages": []}).encode(),
-    "choices are a list": sealed.text({**BODY, "choices": []}).encode(),
+    "no choices": checked_json.text({"changes": [], "lineages": []}).encode(),
+    "choices are a list": checked_json.text({**BODY, "choices": []}).encode(),
     "unknown choice": with_choices(depth=3),
-    "no changes": sealed.text({"choices": BODY["choices"], "lineages": []}).encode(),
+    "no changes": checked_json.text(
+        {"choices": BODY["choices"], "lineages": []}
+    ).encode(),
     "no task": with_choices(task=None),
     "settings are a list": with_choices(set=[]),
     "very deep": b"[" * 200_000,
@@ -261,14 +268,14 @@ DAMAGED = {
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_configuration_is_told_with_its_path(tmp_path, content):
     (tmp_path / "config.json").write_bytes(WHOLE)
-    assert record.read(tmp_path / "config.json").choices["task"] == "a"
+    assert run_record.read(tmp_path / "config.json").choices["task"] == "a"
     (tmp_path / "config.json").write_bytes(content)
     place = re.escape(str(tmp_path / "config.json"))
     expected = f"{place} is not the configuration of a run .*Bring back the file, or"
     with refused(expected):
-        record.complete(choose(tmp_path), {"run_dir"})
+        run_record.complete(choose(tmp_path), {"run_dir"})
     with refused(expected):
-        record.settle(choose(tmp_path), SETTINGS, FACTS)
+        run_record.settle(choose(tmp_path), SETTINGS, FACTS)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +293,7 @@ def test_a_value_that_no_flag_could_have_is_not_taken(tmp_path, name, value):
     start(tmp_path)
     body = json.loads((tmp_path / "config.json").read_text())
     body["choices"][name] = value
-    del body[sealed.DIGEST]
-    sealed.write(tmp_path / "config.json", body)
+    del body[checked_json.DIGEST]
+    checked_json.write(tmp_path / "config.json", body)
     with refused(rf"config\.json|--{name}"):
-        record.complete(choose(tmp_path), {"run_dir"})
+        run_record.complete(choose(tmp_path), {"run_dir"})

@@ -3,7 +3,8 @@
 import pytest
 import tasks
 
-from trainer import records, retention
+from trainer.checkpoint import retention
+from trainer.training import progress
 
 NAN, INF = float("nan"), float("inf")
 SCORE, LOSS = retention.Best("score", "max"), retention.Best("loss", "min")
@@ -45,7 +46,7 @@ def entry(step, value, mode="max"):
 )
 def test_a_record_is_what_was_really_better(rule, before, value, after):
     known = {} if before is None else {rule.metric: entry(3, before, rule.mode)}
-    found = records.judge(known, [rule], 7, {rule.metric: value})
+    found = progress.judge(known, [rule], 7, {rule.metric: value})
     if after is None:
         assert found == {}
     else:
@@ -55,7 +56,7 @@ def test_a_record_is_what_was_really_better(rule, before, value, after):
 
 def test_what_is_no_number_is_told_for_each_metric():
     with tasks.logged() as lines:
-        records.judge({}, [SCORE, LOSS], 7, {"score": NAN, "loss": INF})
+        progress.judge({}, [SCORE, LOSS], 7, {"score": NAN, "loss": INF})
     assert lines == [
         "WARNING score is nan at step 7: such a value is never best",
         "WARNING loss is inf at step 7: such a value is never best",
@@ -66,14 +67,14 @@ def test_each_metric_has_a_record_of_its_own_and_nothing_is_changed_in_place():
     before = {"score": entry(1, 0.5), "loss": entry(1, 2.0, "min")}
     kept = {name: dict(one) for name, one in before.items()}
     metrics = {"score": 0.25, "loss": 1.0, "other": 9.0}
-    after = records.judge(before, [SCORE, LOSS], 2, metrics)
+    after = progress.judge(before, [SCORE, LOSS], 2, metrics)
     assert after == {"score": entry(1, 0.5), "loss": entry(2, 1.0, "min")}
     assert before == kept
 
 
 def test_a_record_of_a_metric_that_is_ranked_no_more_stays():
     before = {"score": entry(1, 0.5)}
-    after = records.judge(before, [LOSS], 2, {"loss": 1.0, "score": 0.75})
+    after = progress.judge(before, [LOSS], 2, {"loss": 1.0, "score": 0.75})
     assert after == {"score": entry(1, 0.5), "loss": entry(2, 1.0, "min")}
 
 
@@ -84,7 +85,7 @@ def counted(values, rule=SCORE, *, min_delta=0.0, patience=None):
     """How many were stale after each evaluation, and what is known in the end."""
     patience, stale = patience or {}, []
     for step, value in enumerate(values, start=1):
-        patience = records.count_stale(
+        patience = progress.count_stale(
             patience, rule, step, {rule.metric: value}, min_delta=min_delta
         )
         stale.append(patience["stale"])
@@ -121,8 +122,8 @@ def test_what_is_known_in_the_end_goes_on():
         "stale": 1,
     }
     _, half = counted([0.5, 0.25])
-    resumed = records.count_stale(half, SCORE, 3, {"score": 0.75}, min_delta=0.0)
-    resumed = records.count_stale(resumed, SCORE, 4, {"score": 0.5}, min_delta=0.0)
+    resumed = progress.count_stale(half, SCORE, 3, {"score": 0.75}, min_delta=0.0)
+    resumed = progress.count_stale(resumed, SCORE, 4, {"score": 0.5}, min_delta=0.0)
     assert resumed == whole
 
 

@@ -7,7 +7,7 @@ import tasks
 import tensorflow as tf
 from tensorboard.backend.event_processing import event_accumulator
 
-from trainer import reporting
+from trainer.reporting.reporter import EVAL, TRAIN, Reporter
 
 
 class Clock:
@@ -24,7 +24,7 @@ def clock():
 
 def reporter_of(directory, clock, **changes):
     choices = {"progress": "lines", "total_steps": 1000, "batch_size": 8, **changes}
-    return reporting.Reporter(directory, clock=clock, **choices)
+    return Reporter(directory, clock=clock, **choices)
 
 
 def shown(directory, kind):
@@ -87,7 +87,7 @@ def test_what_a_save_cost_is_shown_below_checkpoint(tmp_path, clock):
     }
 
 
-@pytest.mark.parametrize("kind", [reporting.TRAIN, reporting.EVAL])
+@pytest.mark.parametrize("kind", [TRAIN, EVAL])
 def test_the_hyperparameters_and_the_flags_are_described(tmp_path, clock, kind):
     with reporter_of(tmp_path, clock) as reporter:
         hyperparameters = {

@@ -13,7 +13,8 @@ import pytest
 import tasks
 
 from models import digits
-from trainer import catalog, checkpoints, compatibility, restore
+from trainer.checkpoint import catalog, compatibility, store
+from trainer.inference import restore
 
 layers = keras.layers
 
@@ -260,7 +261,7 @@ def test_a_damaged_checkpoint_is_refused(plain, tmp_path):
     model = dense()
     before = [variable.numpy() for variable in model.variables]
     text = re.escape(f"{run_dir}/best/loss/ckpt-3 is damaged: {path.name} does not")
-    with pytest.raises(checkpoints.DamagedCheckpointError, match=text):
+    with pytest.raises(store.DamagedCheckpointError, match=text):
         restore.weights(model, run_dir)
     assert_has(model, before)
     restore.weights(model, run_dir, "step:3")

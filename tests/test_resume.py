@@ -10,7 +10,11 @@ import pytest
 import tasks
 import tensorflow as tf
 
-from trainer import catalog, config, inspection, preemption, steps
+from trainer.checkpoint import catalog
+from trainer.config import options
+from trainer.inspection.rows import list_checkpoints
+from trainer.model import steps
+from trainer.training import preemption
 
 TOTAL = 12
 
@@ -267,7 +271,7 @@ def test_a_changed_learning_rate_wins_over_the_restored_one(tmp_path):
     run_dir = tmp_path / "run"
     tasks.train(run_dir, tasks.Plain(learning_rate=0.05), steps=4)
     with pytest.raises(
-        config.ConfigError, match=r"learning_rate: 0\.05 there, 0\.5 here"
+        options.ConfigError, match=r"learning_rate: 0\.05 there, 0\.5 here"
     ):
         tasks.train(run_dir, tasks.Plain(learning_rate=0.5), steps=6)
     with tasks.logged() as lines:
@@ -519,7 +523,7 @@ def test_going_back_moves_aside_what_came_later_and_loses_nothing(
         assert (mark["lineage"], mark["parent"]) == (1, step)
     mark = tasks.manifest(run_dir / f"recent/ckpt-{step}")
     assert (mark["lineage"], mark["parent"]) == (0, None)
-    rows = {r["step"]: r for r in inspection.list_checkpoints(run_dir)}
+    rows = {r["step"]: r for r in list_checkpoints(run_dir)}
     assert rows[TOTAL]["lineage"] == 1
     assert rows[step]["lineage"] == 0
     recorded = json.loads((run_dir / "config.json").read_text())["lineages"]
@@ -683,7 +687,7 @@ def test_weights_of_which_none_fits_are_refused(given, tmp_path):
         f"{NET}/first/kernel, {NET}/first/bias, {NET}/last/kernel, {NET}/last/bias, "
         f"...; expected {NET}/dense/kernel, {NET}/dense/bias, ..."
     )
-    with pytest.raises(config.ConfigError, match=re.escape(text)):
+    with pytest.raises(options.ConfigError, match=re.escape(text)):
         tasks.train(
             tmp_path / "run", tasks.Plain(width=7), steps=1, init_from=str(given)
         )
@@ -713,7 +717,7 @@ def test_resuming_may_be_forbidden_or_demanded(light, tmp_path, resume, text):
     run_dir = tmp_path / "run"
     if resume == "never":
         tasks.cut_back(light, run_dir, 4)
-    with pytest.raises(config.ConfigError, match=text):
+    with pytest.raises(options.ConfigError, match=text):
         tasks.train(run_dir, tasks.Light(), steps=TOTAL, resume=resume)
     assert tasks.steps(run_dir / "recent") == (
         [1, 2, 3, 4] if resume == "never" else []
@@ -728,7 +732,7 @@ def test_without_its_configuration_a_run_goes_on_with_the_same_choices_only(tmp_
     tasks.train(run_dir, tasks.Plain(), steps=4)
     (run_dir / "config.json").unlink()
     text = "has checkpoints that were made with other choices, and its config.json"
-    with pytest.raises(config.ConfigError, match=text):
+    with pytest.raises(options.ConfigError, match=text):
         tasks.train(run_dir, tasks.Plain(), steps=8, batch_size=4)
     assert tasks.train(run_dir, tasks.Plain(), steps=8).trained_steps == 4
     assert (run_dir / "config.json").exists()

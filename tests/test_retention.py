@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from trainer import retention
+from trainer.checkpoint import retention
 
 NAN, INF = math.nan, math.inf
 LOSS, ACCURACY = retention.Best("loss", "min"), retention.Best("accuracy", "max")

@@ -19,7 +19,7 @@ from processes import run
 from tensorboard.backend.event_processing import event_accumulator
 
 from models import digits
-from trainer import config
+from trainer.config import options
 
 LINE = '''
 import dataclasses
@@ -353,7 +353,7 @@ def test_list_answers_at_once_and_without_tensorflow(reference):
     )
     assert time.monotonic() - began < 2
     assert listed.code == 0
-    assert "trainer.catalog" in listed.stderr
+    assert "trainer.checkpoint.catalog" in listed.stderr
     assert "tensorflow" not in listed.stderr
 
 
@@ -412,7 +412,7 @@ def test_help_names_every_command_and_every_flag(tmp_path):
     assert shown.code == 0
     for command in commands:
         assert re.search(rf"^  {command} +\S", shown.stdout, re.M)
-    for field in dataclasses.fields(config.Config):
+    for field in dataclasses.fields(options.Config):
         assert re.search(rf"^  --{field.name} +\S", shown.stdout, re.M)
 
 

@@ -12,7 +12,8 @@ import processes
 import pytest
 import tasks
 
-from trainer import checkpoints, saving
+from trainer.checkpoint import store
+from trainer.checkpoint.saver import Cost, Saver
 
 EVENTS = "train/events.out.tfevents.1"
 
@@ -37,7 +38,7 @@ class Clock:
 
 
 def test_a_save_tells_its_cost_once(current, tmp_path):
-    with saving.Saver(tasks.keeper(tmp_path), current) as saver:
+    with Saver(tasks.keeper(tmp_path), current) as saver:
         assert saver.finished() is None
         saver.begin(2)
         saver.save(tasks.draft(current, 5))
@@ -53,7 +54,7 @@ def test_a_save_tells_its_cost_once(current, tmp_path):
 
 
 def test_the_cost_is_shown_by_these_names():
-    cost = saving.Cost(
+    cost = Cost(
         step=5,
         stall_secs=0.25,
         wait_secs=0.5,
@@ -76,7 +77,7 @@ def test_the_cost_is_shown_by_these_names():
 
 def test_the_clock_says_when_a_save_is_due(current, tmp_path):
     clock = Clock()
-    with saving.Saver(tasks.keeper(tmp_path), current, clock=clock) as saver:
+    with Saver(tasks.keeper(tmp_path), current, clock=clock) as saver:
         saver.begin(0)
         started = clock.now
         clock.now = started + 8
@@ -96,7 +97,7 @@ def test_the_clock_says_when_a_save_is_due(current, tmp_path):
 
 def test_the_overhead_is_told_after_a_few_saves(current, tmp_path):
     clock = Clock()
-    with saving.Saver(tasks.keeper(tmp_path), current, clock=clock) as saver:
+    with Saver(tasks.keeper(tmp_path), current, clock=clock) as saver:
         saver.begin(0)
         for step in range(1, 6):
             assert saver.overhead_percent == 0
@@ -119,7 +120,7 @@ def blocked(tmp_path):
 
 def test_one_save_is_in_flight_and_the_next_waits_for_it(current, blocked):
     run_dir, pipe = blocked
-    saver = saving.Saver(tasks.keeper(run_dir, "loss:min"), current)
+    saver = Saver(tasks.keeper(run_dir, "loss:min"), current)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         first = tasks.draft(current, 5, metrics={"loss": 1.0}, events={EVENTS: 0})
         saver.save(first)
@@ -131,7 +132,7 @@ def test_one_save_is_in_flight_and_the_next_waits_for_it(current, blocked):
         with open(pipe, "wb"):
             error = second.exception()
     # A pipe can't be synced, so the first one failed; nothing was begun.
-    assert isinstance(error, checkpoints.SaveError)
+    assert isinstance(error, store.SaveError)
     assert f"{run_dir}/recent/ckpt-5 could not be saved: " in str(error)
     assert tasks.steps(run_dir / "recent") == []
     assert saver.is_best(6, {"loss": 2.0}), "what failed counts not"
@@ -166,7 +167,7 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_a_failed_save_is_raised_by_the_next_call(current, tmp_path, call):
-    saver = saving.Saver(tasks.keeper(tmp_path), current)
+    saver = Saver(tasks.keeper(tmp_path), current)
     saver.save(tasks.draft(current, 4))
     saver.wait()
     replace_by_file(tmp_path)
@@ -177,38 +178,34 @@ def test_a_failed_save_is_raised_by_the_next_call(current, tmp_path, call):
         rf"cannot write to the directory {re.escape(str(tmp_path))}/recent: .*\. "
         r"Every earlier checkpoint is as it was\.$"
     )
-    with pytest.raises(checkpoints.SaveError, match=text) as error:
+    with pytest.raises(store.SaveError, match=text) as error:
         call(saver, draft)
     assert isinstance(error.value.__cause__, OSError)
     assert saver.failures == 1
     put_back(tmp_path)
     assert tasks.steps(tmp_path / "recent") == [4]
-    with saving.Saver(tasks.keeper(tmp_path), current) as saver:
+    with Saver(tasks.keeper(tmp_path), current) as saver:
         saver.save(draft)
     assert tasks.steps(tmp_path / "recent") == [4, 5]
 
 
 def test_a_failed_save_is_raised_where_its_cost_is_asked_for(current, tmp_path):
-    saver = saving.Saver(tasks.keeper(tmp_path), current)
+    saver = Saver(tasks.keeper(tmp_path), current)
     replace_by_file(tmp_path)
     saver.save(tasks.draft(current, 5))
-    with pytest.raises(
-        checkpoints.SaveError, match="ckpt-5 could not be saved: cannot"
-    ):
+    with pytest.raises(store.SaveError, match="ckpt-5 could not be saved: cannot"):
         while saver.finished() is None:
             pass
     assert saver.finished() is None
     saver.save(tasks.draft(current, 5))
-    with pytest.raises(
-        checkpoints.SaveError, match="ckpt-5 could not be saved: cannot"
-    ):
+    with pytest.raises(store.SaveError, match="ckpt-5 could not be saved: cannot"):
         saver.wait()
     assert saver.failures == 2
 
 
 def test_another_error_on_its_way_is_not_hidden_by_that_of_a_save(current, tmp_path):
     def train():
-        with saving.Saver(tasks.keeper(tmp_path), current) as saver:
+        with Saver(tasks.keeper(tmp_path), current) as saver:
             replace_by_file(tmp_path)
             saver.save(tasks.draft(current, 5))
             raise ArithmeticError("the loss is bad")
@@ -266,7 +263,7 @@ def test_a_run_tries_again_once_and_then_stops(straight, tmp_path):
     run_dir = tmp_path / "run"
     task = harmed(run_dir)
     text = r"run/recent/ckpt-\d+ could not be saved: cannot write to the directory"
-    with tasks.logged() as lines, pytest.raises(checkpoints.SaveError, match=text):
+    with tasks.logged() as lines, pytest.raises(store.SaveError, match=text):
         tasks.train(run_dir, task, **CHOICES, steps=12)
     said = [line for line in lines if "could not be saved" in line]
     assert len(said) == 1
@@ -288,7 +285,7 @@ def test_a_run_may_go_on_without_saving(straight, tmp_path, mended_at):
         if mended_at:
             assert tasks.train(run_dir, task, **choices).step == 12
         else:
-            with pytest.raises(checkpoints.SaveError) as error:
+            with pytest.raises(store.SaveError) as error:
                 tasks.train(run_dir, task, **choices)
             assert str(error.value) == (
                 "the state of step 12 could not be saved. Every earlier checkpoint is "
@@ -336,7 +333,7 @@ def test_a_process_that_may_not_write_so_much_fails_and_can_be_run_again(tmp_pat
 def test_a_promotion_that_fails_is_a_failed_save(current, tmp_path):
     (tmp_path / "best").mkdir()
     (tmp_path / "best/loss").write_text("not a directory")
-    saver = saving.Saver(tasks.keeper(tmp_path, "loss:min"), current)
+    saver = Saver(tasks.keeper(tmp_path, "loss:min"), current)
     saver.save(tasks.draft(current, 5, metrics={"loss": 1.0}))
-    with pytest.raises(checkpoints.SaveError, match=r"ckpt-5.*best/loss"):
+    with pytest.raises(store.SaveError, match=r"ckpt-5.*best/loss"):
         saver.wait()

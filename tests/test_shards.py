@@ -14,7 +14,8 @@ import tasks
 import tensorflow as tf
 import xxhash
 
-from trainer import checkpoints, faults, manifest, shards
+from trainer.checkpoint import manifest, shards, store
+from trainer.storage import failpoints
 
 LEAST = shards._LEAST_BYTES
 ROWS = LEAST // 1024  # of 256 floats
@@ -138,7 +139,7 @@ def test_what_the_disk_refuses_early_is_no_checkpoint(tmp_path, monkeypatch, num
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(checkpoints.SaveError) as error:
+    with pytest.raises(store.SaveError) as error:
         keeper.save(tree(2.0), draft(2))
     assert str(error.value) == (
         f"{tmp_path}/recent/ckpt-2 could not be saved: [Errno 5] Input/output error. "
@@ -160,7 +161,7 @@ def test_a_kill_while_one_is_synced_leaves_the_checkpoint_before(tmp_path, numbe
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join(places),
-            faults.VARIABLE: f"storage.sync@{number}",
+            failpoints.VARIABLE: f"storage.sync@{number}",
         },
         cwd=tmp_path,
         capture_output=True,

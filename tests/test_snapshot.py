@@ -7,7 +7,7 @@ import pytest
 import tasks
 import tensorflow as tf
 
-from trainer import snapshot
+from trainer.checkpoint import snapshot
 
 
 @pytest.fixture(scope="module")

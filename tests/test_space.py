@@ -16,7 +16,7 @@ import processes
 import pytest
 import tasks
 
-from trainer import catalog, manifest
+from trainer.checkpoint import catalog, manifest
 
 # Each checkpoint has some 160,000 bytes, its manifest and the event files a few.
 ARGUMENTS = (

@@ -9,8 +9,9 @@ import pytest
 import tasks
 import tensorflow as tf
 
-from trainer import compatibility, task, transfer
-from trainer import manifest as marks
+from trainer.checkpoint import compatibility, manifest
+from trainer.model import weights
+from trainer.task import network_items
 
 layers = keras.layers
 SHARED = ["keras_random", "progress", "skipped", "step", "save_counter"]
@@ -314,8 +315,8 @@ def paths(text):
 
 
 def take(current, prefix, saved):
-    names = task.network_items(current.networks)
-    return transfer.take(current, transfer.read(str(prefix), saved.describe(), names))
+    names = network_items(current.networks)
+    return weights.take(current, weights.read(str(prefix), saved.describe(), names))
 
 
 @pytest.mark.parametrize(
@@ -414,7 +415,7 @@ def test_several_optimizers_have_a_learning_rate_each():
 
 
 def variable(path, shape=(2,), dtype="float32"):
-    return marks.Variable(path, shape, dtype)
+    return manifest.Variable(path, shape, dtype)
 
 
 BUILT = [variable("a"), variable("b"), variable("c", (2, 3))]

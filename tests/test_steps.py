@@ -8,8 +8,10 @@ import pytest
 import tasks
 import tensorflow as tf
 
-from trainer import data, prediction, steps, stream
-from trainer import task as contract
+from trainer import data
+from trainer.data import stream
+from trainer.model import prediction, steps
+from trainer.task import Task
 
 layers = keras.layers
 KERNEL = "model/sequential/dense/kernel"
@@ -353,7 +355,7 @@ class Rows:
         return {"x": tf.gather(self.x, indices)}
 
 
-class Branching(contract.Task):
+class Branching(Task):
     """Each of its functions needs to be converted."""
 
     def sources(self):

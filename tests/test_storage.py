@@ -9,20 +9,20 @@ import sys
 import pytest
 import xxhash
 
-from trainer import storage
+from trainer.storage import files
 
 HOLD = """
 import pathlib, sys
-from trainer import storage
-with storage.lock(pathlib.Path(sys.argv[1])):
+from trainer.storage import files
+with files.lock(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
 WRITE_FOREVER = """
 import itertools, pathlib, sys
-from trainer import storage
+from trainer.storage import files
 for letter in itertools.cycle("ab"):
-    storage.write_atomically(pathlib.Path(sys.argv[1]), letter * 300_000)
+    files.write_atomically(pathlib.Path(sys.argv[1]), letter * 300_000)
     print("written", flush=True)
 """
 
@@ -47,11 +47,11 @@ def refuse_links(monkeypatch, number):
 def test_a_directory_is_made_with_its_parents_and_the_users_umask(tmp_path):
     before = os.umask(0o027)
     try:
-        storage.make_directory(tmp_path / "a" / "b")
+        files.make_directory(tmp_path / "a" / "b")
     finally:
         os.umask(before)
     assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o750
-    storage.make_directory(tmp_path / "a" / "b")  # that it is there is fine
+    files.make_directory(tmp_path / "a" / "b")  # that it is there is fine
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_file_in_the_way_of_a_directory_is_told(tmp_path, name, reason):
     place = re.escape(str(tmp_path / name))
     expected = f"cannot write to the directory {place}: {reason}.*Give another.*run_dir"
     with pytest.raises(OSError, match=expected):
-        storage.make_directory(tmp_path / name)
+        files.make_directory(tmp_path / name)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -70,17 +70,17 @@ def test_a_directory_that_is_not_writable_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may always
     expected = "cannot write to the directory .*: Permission denied.*make this one wri"
     with pytest.raises(OSError, match=expected):
-        storage.make_directory(tmp_path)
+        files.make_directory(tmp_path)
 
 
 def test_atomic_writing_replaces_and_leaves_nothing_else(tmp_path):
     path = tmp_path / "x.json"
     (tmp_path / "x.json.tmp").write_text("what a killed write left, and longer")
-    storage.write_atomically(path, "old")
-    storage.write_atomically(path, "né")
+    files.write_atomically(path, "old")
+    files.write_atomically(path, "né")
     assert names(tmp_path) == ["x.json"]
     with pytest.raises(UnicodeEncodeError):
-        storage.write_atomically(path, "half \ud800")
+        files.write_atomically(path, "half \ud800")
     assert path.read_bytes() == "né".encode()
 
 
@@ -95,7 +95,7 @@ def test_a_reader_never_meets_half_a_file_even_after_a_kill(tmp_path):
 
 def test_a_link_is_the_same_file(tmp_path):
     (tmp_path / "a").write_text("numbers")
-    storage.link(tmp_path / "a", tmp_path / "b")
+    files.link(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "a").samefile(tmp_path / "b")
 
 
@@ -103,7 +103,7 @@ def test_a_link_is_the_same_file(tmp_path):
 def test_where_links_are_refused_the_bytes_are_copied(tmp_path, monkeypatch, name):
     refuse_links(monkeypatch, getattr(errno, name))
     (tmp_path / "a").write_bytes(b"numbers" * 1000)
-    storage.link(tmp_path / "a", tmp_path / "b")
+    files.link(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_bytes() == b"numbers" * 1000
     assert not (tmp_path / "a").samefile(tmp_path / "b")
     assert names(tmp_path) == ["a", "b"]
@@ -113,7 +113,7 @@ def test_another_error_of_linking_is_not_hidden_by_a_copy(tmp_path, monkeypatch)
     refuse_links(monkeypatch, errno.ENOSPC)
     (tmp_path / "a").write_text("numbers")
     with pytest.raises(OSError, match="No space left"):
-        storage.link(tmp_path / "a", tmp_path / "b")
+        files.link(tmp_path / "a", tmp_path / "b")
     assert names(tmp_path) == ["a"]
 
 
@@ -126,7 +126,7 @@ def test_to_link_over_a_shared_file_spares_its_other_name(
     os.link(tmp_path / "old", tmp_path / "target")
     if refused:
         refuse_links(monkeypatch, errno.EPERM)
-    storage.link(tmp_path / "new", tmp_path / "target")
+    files.link(tmp_path / "new", tmp_path / "target")
     assert (tmp_path / "target").read_text() == "new"
     assert (tmp_path / "old").read_text() == "old"
 
@@ -139,7 +139,7 @@ def test_a_copy_that_fails_is_not_taken_for_the_file(tmp_path, monkeypatch):
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
         with pytest.raises(OSError, match="File too large"):
-            storage.link(tmp_path / "a", tmp_path / "b")
+            files.link(tmp_path / "a", tmp_path / "b")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not (tmp_path / "b").exists()
@@ -151,20 +151,20 @@ def test_deleting_takes_files_and_trees_but_not_what_a_link_leads_to(tmp_path):
         (tmp_path / name / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "mine")
     for name in ("tree", "link", "gone"):
-        storage.delete(tmp_path / name)
+        files.delete(tmp_path / name)
     assert names(tmp_path) == ["mine"]
-    storage.delete(tmp_path / "mine" / "file")
+    files.delete(tmp_path / "mine" / "file")
     assert names(tmp_path / "mine") == []
 
 
 def test_the_room_on_a_disk_is_no_more_than_the_disk(tmp_path):
     disk = os.statvfs(tmp_path)
-    assert 0 < storage.free_bytes(tmp_path) <= disk.f_blocks * disk.f_frsize
+    assert 0 < files.free_bytes(tmp_path) <= disk.f_blocks * disk.f_frsize
 
 
 def test_the_checksum_of_nothing_is_the_published_one(tmp_path):
     (tmp_path / "empty").touch()
-    digest = storage.checksum(tmp_path / "empty")
+    digest = files.checksum(tmp_path / "empty")
     assert digest == "99aa06d3014798d86001c324468d497f"
 
 
@@ -172,11 +172,11 @@ def test_the_checksum_of_nothing_is_the_published_one(tmp_path):
 def test_the_checksum_covers_every_byte(tmp_path, size):
     content = bytearray(os.urandom(size))
     (tmp_path / "x").write_bytes(content)
-    whole = storage.checksum(tmp_path / "x")
+    whole = files.checksum(tmp_path / "x")
     assert whole == xxhash.xxh3_128_hexdigest(content)
     content[-1] ^= 1
     (tmp_path / "x").write_bytes(content)
-    assert storage.checksum(tmp_path / "x") != whole
+    assert files.checksum(tmp_path / "x") != whole
 
 
 def test_a_second_writer_is_refused_until_the_first_is_killed(tmp_path):
@@ -186,25 +186,25 @@ def test_a_second_writer_is_refused_until_the_first_is_killed(tmp_path):
         place = re.escape(str(tmp_path))
         expected = f"{place} is being written by process {holder.pid} on .*--run_dir"
         for _ in range(2):  # to ask must not wipe out who it is
-            with pytest.raises(storage.LockedError, match=expected), storage.lock(path):
+            with pytest.raises(files.LockedError, match=expected), files.lock(path):
                 pytest.fail("two writers")
         holder.kill()
-    with storage.lock(path):
+    with files.lock(path):
         assert json.loads(path.read_text())["pid"] == os.getpid()
 
 
 def test_the_lock_is_free_again_after_an_error(tmp_path):
-    with pytest.raises(ZeroDivisionError), storage.lock(tmp_path / "lock"):
+    with pytest.raises(ZeroDivisionError), files.lock(tmp_path / "lock"):
         raise ZeroDivisionError
-    with storage.lock(tmp_path / "lock"):
+    with files.lock(tmp_path / "lock"):
         assert names(tmp_path) == ["lock"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"null", b'{"pid": 1}'])
 def test_a_lock_is_held_whatever_its_file_says(tmp_path, content):
     path = tmp_path / "lock"
-    with storage.lock(path):
+    with files.lock(path):
         path.write_bytes(content)
         expected = "is being written by another process.*One run directory has one wri"
-        with pytest.raises(storage.LockedError, match=expected), storage.lock(path):
+        with pytest.raises(files.LockedError, match=expected), files.lock(path):
             pytest.fail("two writers")

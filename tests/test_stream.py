@@ -7,7 +7,12 @@ import pytest
 import tasks
 import tensorflow as tf
 
-from trainer import audit, catalog, config, data, difference, stream
+from trainer import data
+from trainer.checkpoint import catalog
+from trainer.config import options
+from trainer.data import stream
+from trainer.inspection import diff
+from trainer.model import audit
 
 STEPS = 9
 POSITION = "input/.ATTRIBUTES/ITERATOR_STATE"
@@ -281,7 +286,7 @@ def test_a_stream_has_no_epochs(tmp_path, choices):
         "the training data is a stream, which has no epochs: give --steps=N and "
         "--evaluate_every_steps=N."
     )
-    with pytest.raises(config.ConfigError, match=re.escape(text)):
+    with pytest.raises(options.ConfigError, match=re.escape(text)):
         train(tmp_path / "run", Streamed(), **choices)
 
 
@@ -324,7 +329,7 @@ def test_another_shape_of_the_examples_is_another_run(straight, tmp_path):
         r"train_data: 'a stream of .*label int64 \(\).*' there, 'a stream of x float32 "
         r"\(4,\), y float32 \(\): .*, Map; \d+ examples' here"
     )
-    with pytest.raises(config.ConfigError, match=text):
+    with pytest.raises(options.ConfigError, match=text):
         train(run_dir, fewer, **CHOICES)
 
 
@@ -360,10 +365,10 @@ def test_a_rewind_on_a_stream_goes_past_the_bad_data(tmp_path, bad, said):
 def test_two_checkpoints_with_an_iterator_are_compared(straight):
     """As `diff` and `prove` do; a position has no value that could be shown."""
     entries = {e.step: e for e in catalog.scan(straight) if "recent" in str(e.prefix)}
-    rows = list(difference.compare(entries[4], entries[4]))
+    rows = list(diff.compare(entries[4], entries[4]))
     assert all(row["equal"] for row in rows)
     assert not [row for row in rows if "input" in row["variable"]]
-    other = list(difference.compare(entries[4], entries[5]))
+    other = list(diff.compare(entries[4], entries[5]))
     assert len(other) == len(rows)
     assert not all(row["equal"] for row in other)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import state, task
+from trainer import task
+from trainer.model.state import build
 
 BATCH = {"x": tf.constant([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])}
 
@@ -68,7 +69,7 @@ def checked(values, networks=()):
 
 def built(given, net, optimizer, **extra):
     parts = Parts(given, net, optimizer, extra)
-    return state.build(parts, lambda step: BATCH, seed=0)
+    return build(parts, lambda step: BATCH, seed=0)
 
 
 # Values.
@@ -96,7 +97,7 @@ def test_what_is_wrong_is_said_as_it_is_though_a_task_is_traced():
     wrong = Parts(given=mean, net=network(), optimizer=keras.optimizers.SGD())
     text = r"^Parts\.values\(\) returns 'loss' with shape \(\); expected one number"
     with pytest.raises(task.TaskError, match=text):
-        state.build(wrong, lambda step: BATCH, seed=0)
+        build(wrong, lambda step: BATCH, seed=0)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../a", ".hidden", "_a", "a b", "a:b"])

@@ -17,7 +17,9 @@ import tasks
 import tensorflow as tf
 
 from models import digits, mnist
-from trainer import cli, config, data
+from trainer import data
+from trainer.commands import cli
+from trainer.config import options
 
 MNIST = f"--flagfile={processes.PROJECT / 'models' / 'mnist.flags'}"
 
@@ -269,7 +271,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure_to_speak_of(reference):
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict", "list"])
-@pytest.mark.parametrize("kind", config.EXPORTS)
+@pytest.mark.parametrize("kind", options.EXPORTS)
 def test_a_format_of_exports_is_for_exports(use, command, kind):
     refused = use(command, "--run_dir=none", f"--format={kind}")
     assert (refused.code, refused.stdout) == (2, "")

@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import keras
 import tensorflow as tf
 
-from trainer import tracing
+from trainer import compat
 
 Batch = Mapping[str, tf.Tensor]
 _VALUE_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
@@ -207,7 +207,7 @@ def checked_values(
     """
     values = {}
     size = next(iter(batch.values())).shape[0]
-    given = tracing.converted(task.values)(networks, batch, training)
+    given = compat.converted(task.values)(networks, batch, training)
     for name, value in given.items():
         if not is_value_name(name):
             raise TaskError(

@@ -1,0 +1,66 @@
+"""The values in a checkpoint file, read without building what they belong to.
+
+    reader = reader.Reader("runs/a/recent/ckpt-1200")
+    reader.listed("variables")        # the weights, in the order of model.variables
+
+TensorFlow keeps beside the values the graph of the objects that they were saved from;
+that graph says which value is where, also where two objects share one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_VALUE = "VARIABLE_VALUE"
+
+
+@final
+class Reader:
+    """One checkpoint file.
+
+    Attributes:
+      keys: of all values that are arrays; the position of an iterator is none.
+      names: by key, what people know a variable by.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._reader = tf.train.load_checkpoint(prefix)
+        dtypes = self._reader.get_variable_to_dtype_map()
+        self.keys = {key for key, dtype in dtypes.items() if dtype != tf.variant}
+        graph = trackable_object_graph_pb2.TrackableObjectGraph()
+        graph.ParseFromString(self._reader.get_tensor(_OBJECT_GRAPH))
+        self._nodes = graph.nodes
+        self.names = {
+            attribute.checkpoint_key: f"{attribute.full_name} ({part})"
+            for node in graph.nodes
+            for attribute in node.attributes
+            if (part := attribute.checkpoint_key.partition("/.ATTRIBUTES")[0])
+        }
+
+    def value(self, key: str) -> Any:
+        """The array of one key."""
+        return np.asarray(self._reader.get_tensor(key))
+
+    def listed(self, part: str) -> list[Any]:
+        """The arrays of a list of variables that is a part of the tree.
+
+        Raises:
+          KeyError: there is no such part.
+        """
+        root = {child.local_name: child.node_id for child in self._nodes[0].children}
+        places = {
+            int(child.local_name): child.node_id
+            for child in self._nodes[root[part]].children
+        }
+        keys = [
+            attribute.checkpoint_key
+            for place in sorted(places)
+            for attribute in self._nodes[places[place]].attributes
+            if attribute.name == _VALUE
+        ]
+        return [self.value(key) for key in keys]

@@ -1,0 +1,269 @@
+"""What a run was started with, and what each resume changed.
+
+`config.json` in the run directory. What a later command leaves unsaid is taken from
+there; a choice that the numbers depend on may not change between two starts of one run,
+unless the user says that it is meant. No TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import xxhash
+
+from trainer.checkpoint import retention
+from trainer.config import options
+from trainer.storage import checked_json, files
+
+_FIELDS = {field.name: field for field in dataclasses.fields(options.Config)}
+_MAX_BYTES = 16 << 20
+_LENGTH = {"steps", "epochs"}  # two ways to say one thing
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """The choices of a run.
+
+    Attributes:
+      choices: every recorded field by name; the task's hyperparameters are complete,
+        defaults included, under `set`; what else the numbers depend on is under
+        `facts`.
+      changes: one entry a resume that differed: `{"time", "name": [old, new], ...}`.
+      lineages: one entry each time it went back: `{"time", "asked", "step"}`.
+    """
+
+    choices: Mapping[str, Any]
+    changes: tuple[Mapping[str, Any], ...] = ()
+    lineages: tuple[Mapping[str, Any], ...] = ()
+
+    def gone_back(self, asked: str, step: int) -> Record:
+        """The record of a run that has gone back to `step`, as the user `asked`."""
+        entry = {"time": round(time.time(), 3), "asked": asked, "step": step}
+        return dataclasses.replace(self, lineages=(*self.lineages, entry))
+
+    @property
+    def digest(self) -> str:
+        """Of the choices that the numbers depend on."""
+        text = json.dumps(_trajectory(self.choices), sort_keys=True)
+        return xxhash.xxh3_128_hexdigest(text.encode())
+
+
+def complete(config: options.Config, given: Collection[str]) -> options.Config:
+    """Fills what a command left unsaid with the run's own choices, if there is a run.
+
+    Where neither a run nor a task is named, the path of a checkpoint says which run.
+
+    Args:
+      config: of the command.
+      given: the names of the flags that it was given.
+
+    Raises:
+      options.ConfigError: the directory holds a run of another task.
+    """
+    if not config.run_dir and not config.task:
+        run_dir = _run_of(config.checkpoint)
+        if run_dir is None:
+            return config
+        config = dataclasses.replace(config, run_dir=str(run_dir))
+    path = config.directory() / "config.json"
+    if not path.exists():
+        return config
+    choices = read(path).choices
+    if "task" in given and config.task != choices["task"]:
+        raise options.ConfigError(
+            f"{config.directory()} holds a run of the task {choices['task']!r}, not "
+            f"{config.task!r}. Give another --run_dir."
+        )
+    unsaid = {name for name in choices if name in _FIELDS and name not in given}
+    if _LENGTH & set(given):
+        unsaid -= _LENGTH
+    own = {name: choices[name] for name in unsaid}
+    own |= {name: tuple(v) for name, v in own.items() if isinstance(v, list)}
+    if "best" in given:
+        rules = {text.partition(":")[0]: text for text in choices["best"]}
+        own["best"] = tuple(rules.get(text, text) for text in config.best)
+    settings = [f"{name}={_text(value)}" for name, value in choices["set"].items()]
+    own["set"] = (*settings, *(config.set if "set" in given else ()))
+    try:
+        return dataclasses.replace(config, run_dir=str(config.directory()), **own)
+    except TypeError as error:
+        raise _unreadable(path, error) from error
+
+
+def settle(
+    config: options.Config,
+    hyperparameters: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> Record:
+    """Compares a command's choices with the run's own. Writes nothing.
+
+    Args:
+      config: of the command.
+      hyperparameters: of the task, all of them.
+      facts: what else the numbers depend on, such as the number of examples.
+
+    Raises:
+      options.ConfigError: a choice that the numbers depend on differs and is not
+        allowed to; shows each, there and here.
+    """
+    choices = _choices(config, hyperparameters, facts)
+    path = config.directory() / "config.json"
+    if not path.exists():
+        return Record(choices)
+    before = read(path)
+    different = _difference(_trajectory(before.choices), _trajectory(choices))
+    if _reranked(before.choices, choices):
+        different["best"] = [before.choices["best"], choices["best"]]
+    refused = {k: v for k, v in different.items() if k not in config.allow_change}
+    if refused:
+        lines = [f"  {k}: {v[0]!r} there, {v[1]!r} here" for k, v in refused.items()]
+        allow = " ".join(f"--allow_change={name}" for name in refused)
+        raise options.ConfigError(
+            f"{config.directory()} holds a run that was started with other choices:\n"
+            + "\n".join(lines)
+            + "\nStart with the same ones, give another --run_dir, or say that you "
+            f"mean it: {allow}"
+        )
+    changed = _difference(_flat(before.choices), _flat(choices))
+    if not changed:
+        return before
+    entry = {"time": round(time.time(), 3), **changed}
+    return dataclasses.replace(
+        before, choices=choices, changes=(*before.changes, entry)
+    )
+
+
+def read(path: pathlib.Path) -> Record:
+    """Reads a `config.json`.
+
+    Raises:
+      options.ConfigError: it is not one.
+    """
+    try:
+        body = checked_json.opened(checked_json.read(path, max_bytes=_MAX_BYTES))
+        choices, changes = body["choices"], tuple(body["changes"])
+        lineages = tuple(body["lineages"])
+        if not isinstance(choices, dict):
+            raise TypeError("its choices are no object")
+        if not choices.keys() <= {*_FIELDS, "facts"}:
+            raise TypeError("it has unknown choices")
+        for name, kind in (("task", str), ("set", dict), ("facts", dict)):
+            if not isinstance(choices[name], kind):
+                raise TypeError(f"its {name} is no {kind.__name__}")
+        return Record(choices, changes, lineages)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise _unreadable(path, error) from error
+
+
+def write(directory: pathlib.Path, record: Record) -> None:
+    """Writes `config.json`, and `run.flags`, which repeats the run elsewhere."""
+    checked_json.write(directory / "config.json", dataclasses.asdict(record))
+    files.write_atomically(directory / "run.flags", as_flags(record))
+
+
+def as_flags(record: Record) -> str:
+    """The choices as a flagfile."""
+    lines = [
+        "# Repeats this run in another directory:",
+        "#   python run.py --flagfile=<this file> --run_dir=<another directory>",
+    ]
+    for name, value in record.choices.items():
+        if name == "facts":
+            continue
+        if name == "set":
+            lines += [f"--set={key}={_text(one)}" for key, one in value.items()]
+        elif isinstance(value, list):
+            lines += [f"--{name}={one}" for one in value]
+        else:
+            lines.append(f"--{name}={value}")
+    return "\n".join(lines) + "\n"
+
+
+def _run_of(checkpoint: str) -> pathlib.Path | None:
+    """The run directory that a checkpoint's path leads through."""
+    for parent in pathlib.Path(checkpoint).parents:
+        if (parent / "config.json").is_file() and parent != pathlib.Path():
+            return parent
+    return None
+
+
+def _choices(
+    config: options.Config,
+    hyperparameters: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    recorded = {
+        name: getattr(config, name)
+        for name, field in _FIELDS.items()
+        if field.metadata["touches"] != options.COMMAND
+    }
+    recorded["set"] = dict(hyperparameters)
+    recorded["facts"] = dict(facts)
+    as_read_back: dict[str, Any] = json.loads(json.dumps(recorded))
+    return as_read_back
+
+
+def _reranked(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether what was best by one rule would be ranked by another, or no more."""
+    ranks = [
+        {rule.metric: rule.mode for rule in map(retention.Best.parse, choices["best"])}
+        for choices in (there, here)
+    ]
+    first = [next(iter(rank.items()), None) for rank in ranks]
+    return bool(ranks[0]) and (
+        first[0] != first[1] or not ranks[0].items() <= ranks[1].items()
+    )
+
+
+def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: [there.get(name), here.get(name)]
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name) != here.get(name)
+    }
+
+
+def _flat(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """One level: hyperparameters beside the run's own fields."""
+    own = {k: v for k, v in choices.items() if k not in ("set", "facts")}
+    own |= choices["facts"]
+    return own | {
+        (f"set.{name}" if name in own or name in _FIELDS else name): value
+        for name, value in choices["set"].items()
+    }
+
+
+def _trajectory(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """What the numbers depend on, one level."""
+    return _flat(
+        {
+            name: value
+            for name, value in choices.items()
+            if name == "facts"
+            or _FIELDS[name].metadata["touches"] == options.TRAJECTORY
+        }
+    )
+
+
+def _text(value: Any) -> str:
+    """A hyperparameter as `--set` takes it."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _unreadable(path: pathlib.Path, error: Exception) -> options.ConfigError:
+    return options.ConfigError(
+        f"{path} is not the configuration of a run ({type(error).__name__}: {error}). "
+        "Bring back the file, or give another --run_dir."
+    )

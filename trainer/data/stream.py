@@ -1,0 +1,116 @@
+"""Training input without random access: a `tf.data.Dataset`, whose iterator is state.
+
+Where examples can't be had by number, the position in the stream must be saved. What
+the iterator buffers (a shuffle buffer above all) goes into every checkpoint, and saving
+waits for the disk, since an iterator can't be copied aside. Prefer a source with random
+access (`data`) where there is one.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import tempfile
+from typing import final
+
+import tensorflow as tf
+from absl import logging
+
+from trainer import compat, data
+from trainer.model import audit
+from trainer.task import Task
+
+_LARGE_BYTES = 1_000_000
+
+
+class StreamError(ValueError):
+    """A stream's position can't be saved."""
+
+
+def describe(dataset: tf.data.Dataset) -> str:
+    """What a position in a dataset depends on, as far as it can be told.
+
+    Such as `a stream of x float32 (2,): TensorSlice, Shuffle, Map; 60000 examples`.
+    """
+    made_by = [
+        type(one).__name__.strip("_").removesuffix("Dataset")
+        for one in audit.datasets(dataset)
+    ]
+    count = int(dataset.cardinality().numpy())
+    length = f"; {count} examples" if count >= 0 else ""
+    examples = data.describe(dataset.element_spec)
+    return f"a stream of {examples}: {', '.join(made_by[::-1])}{length}"
+
+
+@final
+class Stream:
+    """The training input from a dataset of single examples; it is repeated for ever.
+
+    Attributes:
+      dataset: of batches, without an end.
+      iterator: over it; belongs into the checkpoint.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: Task,
+        dataset: tf.data.Dataset,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self._task = task
+        self._batch_size = batch_size
+        self._seed = seed
+        self.dataset = dataset.repeat().batch(batch_size, drop_remainder=True)
+        self.iterator = iter(self.dataset)
+
+    def batch(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The next batch: tensors `[batch_size, ...]` by name.
+
+        Args:
+          step: int64 scalar; seeds the augmentation, the stream keeps its own place.
+        """
+        seeds = data.augmentation_seeds(self._seed, data.places(step, self._batch_size))
+        augment = compat.converted(self._task.augment)
+        return dict(augment(self.iterator.get_next(), seeds))
+
+    def skip(self, count: int) -> None:
+        """Passes over `count` batches."""
+        for _ in range(count):
+            self.iterator.get_next()
+
+    def check(self) -> None:
+        """Saves the position after one batch, to know at the start what will come.
+
+        Its size is told where it is large: that goes into every checkpoint.
+
+        Raises:
+          StreamError: it can't be saved; says why. Or the stream is empty.
+        """
+        iterator = iter(self.dataset)
+        if next(iterator, None) is None:
+            raise StreamError(
+                "the training stream is empty: it ended before its first example."
+            )
+        with tempfile.TemporaryDirectory() as directory:
+            try:
+                checkpoint = tf.train.Checkpoint(input=iterator)
+                checkpoint.write(str(pathlib.Path(directory, "input")))
+            except (tf.errors.OpError, NotImplementedError, ValueError) as error:
+                reason = str(error).partition("\n")[0]
+                raise StreamError(
+                    f"the position of the training stream can't be saved: {reason} "
+                    "Make it of TensorFlow ops without hidden state (no "
+                    "from_generator, py_function or tf.random.*), or give a source "
+                    "with random access (trainer.data)."
+                ) from error
+            size = sum(
+                path.stat().st_size for path in pathlib.Path(directory).iterdir()
+            )
+        if size > _LARGE_BYTES:
+            logging.warning(
+                "the position of the training stream is %.1f MB, in every checkpoint, "
+                "for what it has in its buffers is part of it: make shuffle buffers "
+                "smaller, or give a source with random access (trainer.data)",
+                size / 1e6,
+            )

@@ -1,0 +1,132 @@
+"""The weights of the best checkpoints, averaged into a new one.
+
+    made = average.average(choices, task, entries, rule)
+
+"Averaging weights leads to wider optima" (P. Izmailov et al., 2018,
+https://arxiv.org/abs/1803.05407): the mean of the weights of good checkpoints is often
+better than each. What batch normalisation knows of the old weights is worth nothing
+with the new ones, so it is measured anew on training data, as that paper says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from trainer.checkpoint import catalog, manifest, retention, store, upkeep
+from trainer.config import options
+from trainer.inference import loaded
+from trainer.model import ema, steps
+from trainer.storage import files
+from trainer.task import Task, checked_values, network_items
+
+DIRECTORY = "averaged"
+
+
+@dataclasses.dataclass(frozen=True)
+class Average:
+    """A checkpoint of averaged weights.
+
+    Attributes:
+      prefix: the path that `--checkpoint` takes.
+      metrics: of its evaluation.
+      beats: whether it is better than the best of its parents.
+    """
+
+    prefix: pathlib.Path
+    metrics: dict[str, float]
+    beats: bool
+
+
+def average(
+    choices: options.Config,
+    task: Task,
+    entries: Sequence[catalog.Entry],
+    rule: retention.Best,
+) -> Average:
+    """Averages checkpoints, evaluates the result and saves it.
+
+    All else in the new checkpoint, such as the optimizer, is that of the best one, and
+    so is its step. It lies in `averaged/<metric>`, where no rule deletes it.
+
+    Args:
+      choices: of the run.
+      task: of the run; it must have a split `valid`.
+      entries: at least two, the best first.
+      rule: by which they are the best.
+
+    Raises:
+      store.DamagedCheckpointError: the files of one are not what was committed.
+      OSError: the new one can't be written.
+    """
+    found = loaded.load(choices, task, entries[0])
+    current = found.state
+    store.load_all(entries[0], current)
+    live = ema.averaged(network_items(current.networks))
+    means = {name: tf.zeros(one.shape, tf.float64) for name, one in live.items()}
+    for entry in entries:
+        store.load_networks(entry, current)
+        for name, variable in live.items():
+            means[name] += tf.cast(variable, tf.float64) / len(entries)
+    for name, variable in live.items():
+        variable.assign(tf.cast(means[name], variable.dtype))
+    _measure_batches(task, found)
+    current.averages.reset()
+    valid = found.examples(options.Config(eval_batch_size=choices.eval_batch_size))
+    metrics = steps.EvaluationLoop(task, current.networks, valid).run() or {}
+    directory = choices.directory() / DIRECTORY / rule.metric
+    best = store.verified(entries[0])
+    current.progress["metrics"] = metrics
+    current.pack()
+    draft = dataclasses.replace(best, metrics=metrics, created=round(time.time(), 3))
+    files.make_directory(directory)
+    upkeep.remove(directory, best.step)  # of an earlier time
+    store.write(current.tree, directory, draft)
+    return Average(
+        prefix=directory / f"{manifest.PREFIX}-{best.step}",
+        metrics=metrics,
+        beats=rule.improves(metrics[rule.metric], best.metrics[rule.metric]),
+    )
+
+
+def _measure_batches(task: Task, found: loaded.Restored) -> None:
+    """Gives batch normalisation the mean statistics of an epoch of training batches."""
+    networks = network_items(found.state.networks)
+    layers = {
+        layer: layer.momentum
+        for network in networks.values()
+        for layer in network._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+    }
+    if not layers:
+        return
+
+    def forward(number: tf.Tensor) -> None:
+        # Of n + 1 batches, the mean of the first n weighs n times as much as the last.
+        momentum = tf.cast(number / (number + 1), tf.float32)
+        for layer in layers:
+            layer.momentum = momentum
+        batch = found.inputs.batch(number)
+        checked_values(task, found.state.networks, batch, training=True)
+
+    spec = tf.TensorSpec([], tf.int64)
+    measured = {
+        id(one.value)
+        for layer in layers
+        for one in (layer.moving_mean, layer.moving_variance)
+    }
+    traced = tf.function(forward).get_concrete_function(spec)
+    moved = traced.graph.variables
+    others = [variable for variable in moved if id(variable) not in measured]
+    before = [variable.read_value() for variable in others]
+    for number in range(found.batches):
+        traced(tf.constant(number, tf.int64))
+    for layer, momentum in layers.items():
+        layer.momentum = momentum
+    for variable, value in zip(others, before, strict=True):
+        variable.assign(value)

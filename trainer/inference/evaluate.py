@@ -1,0 +1,25 @@
+"""One checkpoint, evaluated on a split or on a user's file."""
+
+from __future__ import annotations
+
+from trainer.checkpoint import catalog
+from trainer.config import options
+from trainer.inference import loaded
+from trainer.model import steps
+from trainer.task import Task
+
+
+def evaluate(
+    choices: options.Config, task: Task, entry: catalog.Entry
+) -> dict[str, float]:
+    """The means of the task's values over every example.
+
+    Raises:
+      options.ConfigError: the task has no such split.
+      data.DataError: the file that was given does not have what is needed.
+      store.DamagedCheckpointError: the files are not what was committed.
+      compatibility.IncompatibleCheckpointError: the networks are not those of the task.
+    """
+    found = loaded.load(choices, task, entry)
+    loop = steps.EvaluationLoop(task, found.state.networks, found.examples(choices))
+    return loop.run() or {}

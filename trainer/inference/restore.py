@@ -1,0 +1,77 @@
+"""The best weights of a run, in a script of your own: no flags, no task.
+
+    from trainer import restore
+
+    restore.weights(model, "runs/digits")      # a built Keras model; the best weights
+
+With TensorFlow alone, without a line of ours and without the check of every byte:
+
+    path = tf.train.latest_checkpoint("runs/digits/best/accuracy")
+    variables = [variable.value for variable in model.variables]
+    tf.train.Checkpoint(variables=variables).read(path).expect_partial()
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import keras
+
+from trainer.checkpoint import catalog, compatibility, manifest, store
+from trainer.config import options, run_record
+from trainer.model.weights import read
+
+
+def weights(
+    model: keras.Model,
+    run_dir: str | os.PathLike[str],
+    checkpoint: str = catalog.BEST,
+    *,
+    network: str = "model",
+) -> manifest.Manifest:
+    """Puts the weights of a verified checkpoint into a Keras model.
+
+    Of a run with `--ema` these are the averages. Variables are matched by their order
+    in `model.variables`, so names may differ.
+
+    Args:
+      model: built, with the same variables as the network that was trained.
+      run_dir: of the run.
+      checkpoint: `best`, `best:metric`, `latest`, `step:N` or a path.
+      network: which one of a task with several.
+
+    Returns:
+      The manifest of the checkpoint: its step and metrics.
+
+    Raises:
+      catalog.NoCheckpointError: there is no such checkpoint.
+      store.DamagedCheckpointError: its files are not what was committed.
+      compatibility.IncompatibleCheckpointError: the variables are other ones.
+    """
+    directory = pathlib.Path(run_dir)
+    choices = run_record.read(directory / "config.json").choices
+    best = tuple(choices["best"])
+    rules = options.Config(best=best).rules()
+    entry = catalog.select(directory, checkpoint, rules)
+    mark = store.verified(entry)
+    saved = [one for one in mark.variables if one.path.startswith(f"{network}/")]
+    built = [
+        manifest.Variable(there.path, tuple(v.shape), v.dtype)
+        for there, v in zip(saved, model.variables, strict=False)
+    ]
+    built += [
+        manifest.Variable(v.path, tuple(v.shape), v.dtype)
+        for v in model.variables[len(saved) :]
+    ]
+    compatibility.check(
+        built,
+        saved,
+        source=str(entry.prefix),
+        advice=f"The model is not the network {network!r} that was trained, or it is "
+        "not built yet: call it on a batch first.",
+    )
+    values = read(str(entry.prefix), mark.variables, [network])
+    for variable, value in zip(model.variables, values.values(), strict=True):
+        variable.assign(value)
+    return mark

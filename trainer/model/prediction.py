@@ -1,0 +1,166 @@
+"""What the networks of a task say of examples: `Task.predictions`, checked and run.
+
+    predictor = prediction.Predictor(task, networks, spec)
+    predictor.inputs                               # ("image",)
+    for examples, predicted in predictor.run(batches): ...
+
+What a task looks up in a batch is an input: it need not say so a second time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, final
+
+import numpy as np
+import tensorflow as tf
+
+from trainer import compat
+from trainer.model import state
+from trainer.task import Task, TaskError, is_value_name
+
+Arrays = dict[str, np.ndarray]
+
+
+class _Noted(dict[str, tf.Tensor]):
+    """A batch that notes what is looked up in it."""
+
+    def __init__(self, batch: Mapping[str, tf.Tensor]) -> None:
+        super().__init__(batch)
+        self.noted: set[str] = set()
+
+    def __getitem__(self, name: str) -> tf.Tensor:
+        self.noted.add(name)
+        return super().__getitem__(name)
+
+
+@final
+class Predictor:
+    """The predictions of one task by given networks.
+
+    Attributes:
+      inputs: which entries of a batch they depend on; found by tracing.
+      spec: of these, by name, with a free batch dimension.
+      traced: the concrete function from inputs to predictions.
+    """
+
+    def __init__(
+        self, task: Task, networks: Any, spec: Mapping[str, tf.TensorSpec]
+    ) -> None:
+        """Takes the outline of a batch as `spec`.
+
+        Raises:
+          task.TaskError: the task doesn't say what it predicts, or not as it should.
+        """
+        self._task = task
+        self._networks = networks
+        free = {
+            name: tf.TensorSpec([None, *one.shape[1:]], one.dtype, name=name)
+            for name, one in spec.items()
+        }
+        noted: set[str] = set()
+
+        def trace(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            noting = _Noted(batch)
+            predicted = self._checked(noting)
+            noted.update(noting.noted)
+            return predicted
+
+        tf.function(trace).get_concrete_function(free)
+        self.inputs = tuple(name for name in free if name in noted)
+        self.spec = {name: free[name] for name in self.inputs}
+        named = tf.function(self._named)
+        self.traced = named.get_concrete_function(**self.spec)
+
+    def predict(self, inputs: Mapping[str, Any]) -> Arrays:
+        """The predictions for arrays `[B, ...]` by name, as arrays `[B, ...]`."""
+        tensors = {
+            name: tf.convert_to_tensor(inputs[name], self.spec[name].dtype)
+            for name in self.inputs
+        }
+        return {name: array(one) for name, one in self.traced(**tensors).items()}
+
+    def run(self, batches: tf.data.Dataset) -> Iterator[tuple[Arrays, Arrays]]:
+        """Examples and predictions, batch by batch, of every example exactly once.
+
+        Args:
+          batches: what `data.ordered` gives.
+        """
+        with state.unmoved(self.traced):
+            for batch, counts in batches:
+                rows = counts.numpy()
+                predicted = self.predict(batch)
+                yield (
+                    {name: array(one)[rows] for name, one in batch.items()},
+                    {name: one[rows] for name, one in predicted.items()},
+                )
+
+    def _named(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._checked(inputs)
+
+    def _checked(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        name = type(self._task).__name__
+        given = compat.converted(self._task.predictions)(self._networks, batch)
+        if not isinstance(given, Mapping) or not given:
+            raise TaskError(
+                f"{name}.predictions() returns {type(given).__name__}; expected "
+                'tensors by name, such as {"probability": ...}.'
+            )
+        predicted = {key: tf.convert_to_tensor(one) for key, one in given.items()}
+        for key, one in predicted.items():
+            if not is_value_name(key):
+                raise TaskError(
+                    f"{name}.predictions() returns {key!r}: a name becomes that of an "
+                    "output, so use letters, digits, '_', '-' and '.'."
+                )
+            if one.shape.rank == 0:
+                raise TaskError(
+                    f"{name}.predictions() returns {key!r} as a single value; expected "
+                    "one entry an example, shape [B, ...]."
+                )
+        return predicted
+
+
+def as_lines(predicted: Iterable[Arrays]) -> Iterator[str]:
+    """One JSON object an example: its index, and each prediction by name.
+
+    JSON has no NaN and no infinities: they become null.
+    """
+    index = 0
+    for batch in predicted:
+        for row in range(len(next(iter(batch.values())))):
+            values = {name: _plain(one[row].tolist()) for name, one in batch.items()}
+            yield json.dumps({"index": index, **values}, allow_nan=False)
+            index += 1
+
+
+def joined(batches: Iterable[Arrays]) -> Arrays:
+    """Batches of arrays as arrays `[N, ...]` by name."""
+    every = list(batches)
+    return {name: np.concatenate([batch[name] for batch in every]) for name in every[0]}
+
+
+def write_npz(path: pathlib.Path, predicted: Iterable[Arrays]) -> int:
+    """Writes all predictions as arrays `[N, ...]` by name; returns N."""
+    arrays: Any = joined(predicted)
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+    return len(next(iter(arrays.values())))
+
+
+def array(tensor: Any) -> np.ndarray:
+    """Texts as NumPy's own bytes: a file could hold objects only as a pickle."""
+    values = np.asarray(tensor)
+    return values.astype("S") if values.dtype == object else values
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return None if isinstance(value, float) and not math.isfinite(value) else value

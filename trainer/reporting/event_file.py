@@ -1,0 +1,129 @@
+"""Event files for TensorBoard, written whole record by whole record.
+
+    file = event_file.EventFile(pathlib.Path("runs/a/summaries/train"))
+    file.add(20, [event_file.scalar("loss", 0.5)])
+    file.flush()
+
+TensorFlow's own writer leaves half a record where the disk is full, after which a
+reader finds nothing more. Here a failed write is taken back, and what it was to write
+is kept until there is room. The format is that of TFRecord files with `Event` protos,
+https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details.
+"""
+
+from __future__ import annotations
+
+import io
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+import tensorflow as tf
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.plugins.hparams import api as hparams_api
+from tensorboard.plugins.image import metadata as image_metadata
+from tensorboard.plugins.scalar import metadata as scalar_metadata
+from tensorboard.plugins.text import metadata as text_metadata
+from tensorboard.summary.writer import record_writer
+from tensorboard.util import tensor_util
+
+from trainer.storage import files
+
+_PREFIX = "events.out.tfevents."
+_VERSION = "brain.Event:2"
+
+
+@final
+class EventFile:
+    """One event file below a directory; made when there is something to write."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._directory = directory
+        self._file: io.FileIO | None = None
+        self._size = 0
+        self._pending = b""
+
+    def add(self, step: int, values: Sequence[Any]) -> None:
+        """Takes `Summary.Value` protos; the next `flush` writes them."""
+        event = event_pb2.Event(wall_time=time.time(), step=step)
+        event.summary.value.extend(values)
+        self._pending += _record(event)
+
+    def flush(self) -> None:
+        """Hands everything to the operating system.
+
+        Raises:
+          OSError: it can't; what is on disk is as it was, and nothing is forgotten.
+        """
+        if not self._pending:
+            return
+        if self._file is None:
+            self._file = self._create()
+            version = event_pb2.Event(file_version=_VERSION)
+            self._pending = _record(version) + self._pending
+        try:
+            left = memoryview(self._pending)
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            self._file.truncate(self._size)
+            self._file.seek(self._size)
+            raise
+        self._size += len(self._pending)
+        self._pending = b""
+
+    def close(self) -> None:
+        """Closes the file; what could not be written is dropped."""
+        if self._file is not None:
+            self._file.close()
+        self._file, self._size, self._pending = None, 0, b""
+
+    def _create(self) -> io.FileIO:
+        """A file that sorts after all others: in this order they are read."""
+        files.make_directory(self._directory)
+        last = max((path.name for path in self._directory.iterdir()), default="")
+        number = time.time_ns()
+        while (name := f"{_PREFIX}{number}") <= last:
+            number += 10**9  # the clock was put back
+        return open(self._directory / name, "xb", buffering=0)
+
+
+def scalar(tag: str, value: float) -> Any:
+    """A float32, as all of TensorBoard's scalars."""
+    metadata = scalar_metadata.create_summary_metadata("", "")
+    return _value(tag, np.float32(value), metadata)
+
+
+def image(tag: str, pixels: Any) -> Any:
+    """uint8 `[H, W, 3]`."""
+    height, width = pixels.shape[:2]
+    content = [str(width), str(height), tf.io.encode_png(pixels).numpy()]
+    metadata = image_metadata.create_summary_metadata("", "")
+    return _value(tag, np.array(content, object), metadata)
+
+
+def text(tag: str, content: str) -> Any:
+    """Markdown."""
+    metadata = text_metadata.create_summary_metadata("", "")
+    return _value(tag, np.array(content.encode(), object), metadata)
+
+
+def hyperparameters(values: Mapping[str, Any]) -> list[Any]:
+    """For TensorBoard's table of hyperparameters."""
+    known = {
+        name: value if isinstance(value, bool | int | float) else str(value)
+        for name, value in values.items()
+    }
+    return list(hparams_api.hparams_pb(known).value)
+
+
+def _value(tag: str, content: Any, metadata: Any) -> Any:
+    tensor = tensor_util.make_tensor_proto(content)
+    return summary_pb2.Summary.Value(tag=tag, tensor=tensor, metadata=metadata)
+
+
+def _record(event: Any) -> bytes:
+    buffer = io.BytesIO()
+    record_writer.RecordWriter(buffer).write(event.SerializeToString())
+    return buffer.getvalue()
