@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAYERS = [
-    "compat",
+    "compat errors",
     "model.audit model.ema storage.failpoints figures training.preemption "
     "checkpoint.retention checkpoint.snapshot task checkpoint.reader "
     "commands.console",

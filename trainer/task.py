@@ -27,12 +27,13 @@ import keras
 import tensorflow as tf
 
 from trainer import compat
+from trainer.errors import KeepstepError
 
 Batch = Mapping[str, tf.Tensor]
 _VALUE_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
 
 
-class TaskError(ValueError):
+class TaskError(KeepstepError, ValueError):
     """A task doesn't keep its side of the contract."""
 
     ag_pass_through = True  # AutoGraph, which a task is traced by, leaves it as it is

@@ -15,12 +15,13 @@ from collections.abc import Iterator, Sequence
 
 from trainer.checkpoint import retention
 from trainer.checkpoint.manifest import PREFIX, Manifest, ManifestError, read, steps
+from trainer.errors import KeepstepError
 
 RECENT, BEST = "recent", "best"
 _STEP = re.compile(r"step:(\d{1,18})")
 
 
-class NoCheckpointError(LookupError):
+class NoCheckpointError(KeepstepError, LookupError):
     """The checkpoint that was asked for is not there."""
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trainer.checkpoint import manifest
+from trainer.errors import KeepstepError
 
 _SHOWN_DIFFERENCES = 3
 
 
-class IncompatibleCheckpointError(ValueError):
+class IncompatibleCheckpointError(KeepstepError, ValueError):
     """A checkpoint doesn't fit the state that the task builds."""
 
 

@@ -15,6 +15,7 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from trainer.errors import KeepstepError
 from trainer.storage import checked_json
 from trainer.storage.files import checksum
 
@@ -27,7 +28,7 @@ _MAX_DEPTH = 16
 _LATEST_SECS = 253_402_300_800.0  # the year 10000, where calendars end
 
 
-class ManifestError(ValueError):
+class ManifestError(KeepstepError, ValueError):
     """A manifest is not what this version of Keepstep writes."""
 
 

@@ -30,20 +30,21 @@ from trainer.checkpoint.upkeep import (
     remove_debris,
     set_aside,
 )
+from trainer.errors import KeepstepError
 from trainer.model import state, weights
 from trainer.storage import failpoints
 from trainer.storage.files import free_bytes, make_directory, sync
 
 
-class SaveError(RuntimeError):
+class SaveError(KeepstepError, RuntimeError):
     """A checkpoint could not be written."""
 
 
-class NoUsableCheckpointError(RuntimeError):
+class NoUsableCheckpointError(KeepstepError, RuntimeError):
     """Checkpoints exist, and every one of them is damaged."""
 
 
-class DamagedCheckpointError(RuntimeError):
+class DamagedCheckpointError(KeepstepError, RuntimeError):
     """The files of a checkpoint are not what was committed."""
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from absl import flags
 
 from trainer.checkpoint import retention
+from trainer.errors import KeepstepError
 
 # What a choice touches: the numbers that come out (`TRAJECTORY`), only the course of
 # the run (`RUN`), or nothing but this one command (`COMMAND`, never written down).
@@ -29,7 +30,7 @@ EXPORTS = ("saved_model", "keras", "h5", "weights")
 _FORBIDDEN = re.compile(r"[\[\]*?]")
 
 
-class ConfigError(ValueError):
+class ConfigError(KeepstepError, ValueError):
     """The command line or the configuration is wrong."""
 
 
@@ -53,8 +54,8 @@ def _option(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-    """The choices of one command. Each field is a flag; its help says what it does.
+class RunOptions:
+    """The choices that a run records, and where it is. Each is a flag.
 
     Raises:
       ConfigError: a value is out of range, or two choices contradict each other.
@@ -134,16 +135,6 @@ class Config:
         minimum=0,
         maximum=1 - 1e-9,
     )
-    resume: str = _option(
-        "auto",
-        COMMAND,
-        "auto: go on from the newest good checkpoint, if any; never: refuse if there "
-        "is one; require: refuse if there is none.",
-        choices=("auto", "never", "require"),
-    )
-    allow_change: tuple[str, ...] = _option(
-        (), COMMAND, "A choice that may differ from the run's own; repeatable."
-    )
     early_stop_patience: int = _option(
         0,
         RUN,
@@ -167,43 +158,9 @@ class Config:
     allow_inexact: bool = _option(
         False, RUN, "Train also what could not be resumed exactly."
     )
-    checkpoint: str = _option(
-        "",
-        COMMAND,
-        "best, best:metric, latest, step:N or a path. train: go back to it, and move "
-        "aside what came later (the newest); evaluate, predict, export: use it (best).",
-    )
     init_from: str = _option(
         "", RUN, "A checkpoint whose weights a new run begins with, where they fit."
     )
-    kills: int = _option(20, COMMAND, "prove: how many processes to kill.", minimum=0)
-    data: str = _option(
-        "", COMMAND, "evaluate, predict: an .npz with the examples, instead of --split."
-    )
-    output: str = _option(
-        "",
-        COMMAND,
-        "predict: a .npz, or any other file for JSON lines (stdout). export: the file "
-        "or directory; {step}, {epoch:02d} and {val_loss:.4f} (any metric) are filled "
-        "in (exports/<format>/<step> in the run directory).",
-    )
-    against: str = _option("", COMMAND, "diff: the other checkpoint.")
-    dry_run: bool = _option(False, COMMAND, "prune: only say what would go.")
-    split: str = _option("valid", COMMAND, "evaluate, predict: which examples.")
-    progress: str = _option(
-        "auto",
-        COMMAND,
-        "bar, lines, none; auto: a bar on a terminal, else lines.",
-        choices=("auto", "bar", "lines", "none"),
-    )
-    format: str = _option(
-        "table",
-        COMMAND,
-        "Of what is printed: table or json. export: saved_model (also if nothing is "
-        "said), keras, h5 or weights.",
-        choices=("table", "json", *EXPORTS),
-    )
-    debug: bool = _option(False, COMMAND, "Show tracebacks and TensorFlow's own log.")
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -292,6 +249,56 @@ class Config:
                 "--flagfile=FILE or --run_dir=DIRECTORY (`tasks` lists the tasks)."
             )
         return pathlib.Path(self.run_dir or pathlib.Path("runs", name))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(RunOptions):
+    """All choices of one command."""
+
+    resume: str = _option(
+        "auto",
+        COMMAND,
+        "auto: go on from the newest good checkpoint, if any; never: refuse if there "
+        "is one; require: refuse if there is none.",
+        choices=("auto", "never", "require"),
+    )
+    allow_change: tuple[str, ...] = _option(
+        (), COMMAND, "A choice that may differ from the run's own; repeatable."
+    )
+    checkpoint: str = _option(
+        "",
+        COMMAND,
+        "best, best:metric, latest, step:N or a path. train: go back to it, and move "
+        "aside what came later (the newest); evaluate, predict, export: use it (best).",
+    )
+    kills: int = _option(20, COMMAND, "prove: how many processes to kill.", minimum=0)
+    data: str = _option(
+        "", COMMAND, "evaluate, predict: an .npz with the examples, instead of --split."
+    )
+    output: str = _option(
+        "",
+        COMMAND,
+        "predict: a .npz, or any other file for JSON lines (stdout). export: the file "
+        "or directory; {step}, {epoch:02d} and {val_loss:.4f} (any metric) are filled "
+        "in (exports/<format>/<step> in the run directory).",
+    )
+    against: str = _option("", COMMAND, "diff: the other checkpoint.")
+    dry_run: bool = _option(False, COMMAND, "prune: only say what would go.")
+    split: str = _option("valid", COMMAND, "evaluate, predict: which examples.")
+    progress: str = _option(
+        "auto",
+        COMMAND,
+        "bar, lines, none; auto: a bar on a terminal, else lines.",
+        choices=("auto", "bar", "lines", "none"),
+    )
+    format: str = _option(
+        "table",
+        COMMAND,
+        "Of what is printed: table or json. export: saved_model (also if nothing is "
+        "said), keras, h5 or weights.",
+        choices=("table", "json", *EXPORTS),
+    )
+    debug: bool = _option(False, COMMAND, "Show tracebacks and TensorFlow's own log.")
 
 
 def define_flags(values: flags.FlagValues) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer import compat
+from trainer.errors import KeepstepError
 from trainer.task import Source, Task
 
 _CIPHER_ROUNDS = 8
@@ -29,7 +30,7 @@ _MIXING_ROUNDS = 24
 _UNIFORM_BITS = 24  # all that a float32 in [0, 1) can hold
 
 
-class DataError(ValueError):
+class DataError(KeepstepError, ValueError):
     """Examples are missing or do not fit together."""
 
 

@@ -16,13 +16,14 @@ import tensorflow as tf
 from absl import logging
 
 from trainer import compat, data
+from trainer.errors import KeepstepError
 from trainer.model import audit
 from trainer.task import Task
 
 _LARGE_BYTES = 1_000_000
 
 
-class StreamError(ValueError):
+class StreamError(KeepstepError, ValueError):
     """A stream's position can't be saved."""
 
 

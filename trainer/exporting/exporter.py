@@ -24,6 +24,7 @@ from absl import logging
 from trainer import data
 from trainer.checkpoint import catalog
 from trainer.config import options
+from trainer.errors import KeepstepError
 from trainer.exporting import roundtrip
 from trainer.inference import loaded
 from trainer.model import ema, prediction
@@ -48,7 +49,7 @@ _LOADING = {
 _EXAMPLES = 64
 
 
-class ExportError(RuntimeError):
+class ExportError(KeepstepError, RuntimeError):
     """A network can't be exported; nothing was left behind."""
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.config import tasks
+from trainer.errors import KeepstepError
 from trainer.model import prediction
 from trainer.task import network_items
 
@@ -48,7 +49,7 @@ _LARGEST_DIFFERENCE = 1e-5
 Arrays = prediction.Arrays
 
 
-class ReloadError(RuntimeError):
+class ReloadError(KeepstepError, RuntimeError):
     """An export, loaded in a fresh process, is not what was exported."""
 
 

@@ -22,6 +22,7 @@ from absl import logging
 from tensorboard.backend.event_processing import event_accumulator
 
 from trainer.checkpoint import catalog
+from trainer.errors import KeepstepError
 from trainer.inspection import diff
 from trainer.storage import failpoints
 
@@ -39,7 +40,7 @@ _ANY = "any instant"
 _CLOCK = ("speed/", "checkpoint/")
 
 
-class ProofError(RuntimeError):
+class ProofError(KeepstepError, RuntimeError):
     """A run failed by itself, so nothing is proven."""
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainer.errors import KeepstepError
+
 # Stateful by TensorFlow's definition, and without a state that a later step would see.
 _HARMLESS = {
     "Assert",
@@ -45,7 +47,7 @@ _PYTHON_REMEDY = (
 )
 
 
-class IncompleteStateError(RuntimeError):
+class IncompleteStateError(KeepstepError, RuntimeError):
     """Training changes something that no checkpoint would hold."""
 
 

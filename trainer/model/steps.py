@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from trainer import data
 from trainer.data import stream
+from trainer.errors import KeepstepError
 from trainer.model import state
 from trainer.storage import failpoints
 from trainer.task import Batch, Task, checked_values, loss_of
@@ -26,7 +27,7 @@ from trainer.task import Batch, Task, checked_values, loss_of
 Sums = dict[str, tf.Tensor]
 
 
-class NonFiniteError(ArithmeticError):
+class NonFiniteError(KeepstepError, ArithmeticError):
     """A loss or a gradient became NaN or infinite."""
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import filelock
 import xxhash
 
+from trainer.errors import KeepstepError
 from trainer.storage import failpoints
 
 _CHUNK_BYTES = 1 << 20
@@ -26,7 +27,7 @@ _CHUNK_BYTES = 1 << 20
 _NO_LINKS = (errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
 
-class LockedError(RuntimeError):
+class LockedError(KeepstepError, RuntimeError):
     """Another process writes to this run directory."""
 
 
