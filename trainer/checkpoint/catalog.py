@@ -1,28 +1,27 @@
-"""Which committed checkpoints a run directory holds, read from manifests alone.
+"""The committed checkpoints of a run, read from manifests alone.
 
-    catalog.scan(run_dir)             # all of them
-    catalog.select(run_dir, "best")   # one of them
+    found = catalog.scan(RunDirectory(pathlib.Path("runs/a")))
+    found.entries                                 # newest first
+    found.ranked(directory.best("loss"), rule)    # best first
 
-No TensorFlow, and nothing is changed: safe beside a running `train`.
+It is read once for each act and passed down; a writer keeps it up to date instead of
+reading again. No TensorFlow, and nothing is changed: safe beside a running `train`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from typing import final
 
-from trainer.checkpoint import retention
-from trainer.checkpoint.manifest import PREFIX, Manifest, ManifestError, read, steps
-from trainer.errors import KeepstepError
+from trainer.checkpoint import layout, manifest
+from trainer.checkpoint.layout import RunDirectory
+from trainer.checkpoint.manifest import Manifest, ManifestError
+from trainer.checkpoint.retention import Best
 
-RECENT, BEST = "recent", "best"
-_STEP = re.compile(r"step:(\d{1,18})")
-
-
-class NoCheckpointError(KeepstepError, LookupError):
-    """The checkpoint that was asked for is not there."""
+_ALL = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,99 +43,119 @@ class Entry:
     @property
     def prefix(self) -> pathlib.Path:
         """The path that `tf.train.Checkpoint.read` takes."""
-        return self.directory / f"{PREFIX}-{self.step}"
+        return layout.prefix(self.directory, self.step)
 
 
-def best_directories(run_dir: pathlib.Path) -> list[pathlib.Path]:
-    """The directories of the best checkpoints, one a metric."""
-    root = run_dir / BEST
-    return sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+@final
+class Catalog:
+    """What a run directory holds. Never changes: `with_` and `without` give others.
 
-
-def scan(run_dir: pathlib.Path) -> list[Entry]:
-    """Every committed checkpoint: newest first, and of one step `recent` first."""
-    return list(newest_first(run_dir))
-
-
-def newest_first(run_dir: pathlib.Path) -> Iterator[Entry]:
-    """As `scan`, but no manifest is read before its turn."""
-    directories = [run_dir / RECENT, *best_directories(run_dir)]
-    found = [(one, step) for one in directories for step in steps(one)]
-    for directory, step in sorted(found, key=lambda place: -place[1]):
-        yield from _entry(directory, step)
-
-
-def ranked(directory: pathlib.Path, rule: retention.Best) -> list[Entry]:
-    """The readable checkpoints of one `best/<metric>`, best first."""
-    entries = {
-        step: entry
-        for step in steps(directory)
-        for entry in _entry(directory, step)
-        if entry.manifest is not None
-    }
-    values = {
-        step: e.manifest.metrics[rule.metric]
-        for step, e in entries.items()
-        if e.manifest is not None and rule.metric in e.manifest.metrics
-    }
-    return [
-        entries[step] for step in dataclasses.replace(rule, count=1 << 30).top(values)
-    ]
-
-
-def select(run_dir: pathlib.Path, text: str, rules: Sequence[retention.Best]) -> Entry:
-    """The checkpoint that a user names.
-
-    Args:
-      run_dir: of the run; not used for a path.
-      text: `latest`, `best`, `best:metric`, `step:N` or a path such as
-        `runs/a/recent/ckpt-1200`.
-      rules: the run's own, the one that counts first.
-
-    Raises:
-      NoCheckpointError: there is none; says which there are.
+    Attributes:
+      directory: of the run.
     """
-    entries = [entry for entry in scan(run_dir) if entry.manifest is not None]
-    have = ", ".join(str(s) for s in sorted({e.step for e in entries})) or "none"
-    have = f"{run_dir} has checkpoints at the steps: {have}."
-    if text == "latest":
-        if entries:
-            return entries[0]
-        raise NoCheckpointError(f"there is no checkpoint yet. {have}")
-    if text == "best" or text.startswith("best:"):
-        wanted = text.partition(":")[2]
-        for rule in rules:
-            if wanted in ("", rule.metric):
-                if best := ranked(run_dir / BEST / rule.metric, rule):
-                    return best[0]
-                break
-        names = ", ".join(rule.metric for rule in rules) or "no metric"
-        raise NoCheckpointError(
-            f"there is no checkpoint {text!r}; this run keeps the best by {names}. "
-            f"{have}"
-        )
-    if match := _STEP.fullmatch(text):
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        homes: Mapping[pathlib.Path, Mapping[int, Entry]],
+    ) -> None:
+        self.directory = directory
+        self._homes = homes
+
+    @functools.cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """Newest first, and of one step that in `recent` first."""
+        every = (entry for home in self._homes.values() for entry in home.values())
+        return tuple(sorted(every, key=lambda entry: -entry.step))
+
+    @property
+    def readable(self) -> list[tuple[Entry, Manifest]]:
+        """As `entries`, those whose manifest can be read, beside that."""
+        return [(e, e.manifest) for e in self.entries if e.manifest is not None]
+
+    def home(self, directory: pathlib.Path) -> Mapping[int, Entry]:
+        """The entries of one directory, by step."""
+        return self._homes.get(directory, {})
+
+    def steps(self, directory: pathlib.Path) -> list[int]:
+        """The steps in one directory that can be read, in rising order."""
+        home = self.home(directory)
+        return sorted(step for step, entry in home.items() if entry.manifest)
+
+    def ranked(self, directory: pathlib.Path, rule: Best) -> list[Entry]:
+        """The readable checkpoints of one `best/<metric>`, best first."""
+        home = self.home(directory)
+        every = dataclasses.replace(rule, count=_ALL)
+        return [home[step] for step in every.top(_values(home.values(), rule))]
+
+    def standing(
+        self, rule: Best, more: Iterable[tuple[int, Mapping[str, float]]] = ()
+    ) -> dict[int, float]:
+        """The steps that belong among the best by a rule, best first, with the values.
+
+        Args:
+          rule: the metric, and how many there may be.
+          more: step and metrics of checkpoints that are not committed yet.
+        """
+        held = _values(self.home(self.directory.best(rule.metric)).values(), rule)
+        values = _values(self.home(self.directory.recent).values(), rule) | held
+        for step, metrics in more:
+            if rule.metric in metrics:
+                values.setdefault(step, metrics[rule.metric])
+        return {step: values[step] for step in rule.top(values, held)}
+
+    def with_(self, *entries: Entry) -> Catalog:
+        """With these, in the place of others of the same step and directory."""
+        homes = dict(self._homes)
         for entry in entries:
-            if entry.step == int(match[1]):
-                return entry
-        raise NoCheckpointError(f"there is no checkpoint of step {match[1]}. {have}")
-    path = pathlib.Path(text)
-    step = path.name.removesuffix(".json").removesuffix(".index")
-    number = step.removeprefix(f"{PREFIX}-")
-    for found in steps(path.parent):
-        if number == str(found):
-            return Entry(path.parent, found, read(path.parent, found))
-    raise NoCheckpointError(
-        f"there is no checkpoint {text!r}. Expected latest, best, best:metric, step:N "
-        f"or the path of a committed one, such as {run_dir}/recent/ckpt-1200. {have}"
+            homes[entry.directory] = {
+                **homes.get(entry.directory, {}),
+                entry.step: entry,
+            }
+        return Catalog(self.directory, homes)
+
+    def without(self, directory: pathlib.Path, *steps: int) -> Catalog:
+        """Without these steps in one directory."""
+        left = {k: v for k, v in self.home(directory).items() if k not in steps}
+        return Catalog(self.directory, {**self._homes, directory: left})
+
+
+def scan(directory: RunDirectory) -> Catalog:
+    """Reads every manifest of a run, once."""
+    return Catalog(
+        directory,
+        {
+            home: {
+                step: entry
+                for step in layout.steps(home)
+                for entry in read_entry(home, step)
+            }
+            for home in directory.homes()
+        },
     )
 
 
-def _entry(directory: pathlib.Path, step: int) -> Iterator[Entry]:
+def newest_first(directory: RunDirectory) -> Iterator[Entry]:
+    """As `Catalog.entries`, but no manifest is read before its turn."""
+    found = [(home, step) for home in directory.homes() for step in layout.steps(home)]
+    for home, step in sorted(found, key=lambda place: -place[1]):
+        yield from read_entry(home, step)
+
+
+def read_entry(directory: pathlib.Path, step: int) -> Iterator[Entry]:
     """One, or none if a running `train` has pruned it since."""
     try:
-        yield Entry(directory, step, read(directory, step))
+        yield Entry(directory, step, manifest.read(directory, step))
     except FileNotFoundError:
         return
-    except ManifestError as error:
+    except (ManifestError, OSError) as error:
         yield Entry(directory, step, None, str(error))
+
+
+def _values(entries: Iterable[Entry], rule: Best) -> dict[int, float]:
+    """The metric of a rule by step, where the evaluation gave it."""
+    return {
+        entry.step: entry.manifest.metrics[rule.metric]
+        for entry in entries
+        if entry.manifest is not None and rule.metric in entry.manifest.metrics
+    }

@@ -9,13 +9,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trainer.checkpoint import manifest
+from trainer.checkpoint.catalog import Entry
+from trainer.checkpoint.saveable import Saveable
 from trainer.errors import KeepstepError
 
 _SHOWN_DIFFERENCES = 3
+_ADVICE = (
+    "The task builds another state than the one that was saved: start with the same "
+    "flags (config.json in the run directory) and the same code, or give another "
+    "--run_dir."
+)
 
 
 class IncompatibleCheckpointError(KeepstepError, ValueError):
     """A checkpoint doesn't fit the state that the task builds."""
+
+
+def check_entry(entry: Entry, current: Saveable) -> None:
+    """Compares the variables of a checkpoint with those to restore into.
+
+    Raises:
+      IncompatibleCheckpointError: they are other ones.
+    """
+    if entry.manifest is not None:
+        saved = entry.manifest.variables
+        check(current.describe(), saved, source=str(entry.prefix))
 
 
 def check(
@@ -23,13 +41,17 @@ def check(
     saved: Sequence[manifest.Variable],
     *,
     source: str,
-    advice: str,
+    advice: str = _ADVICE,
 ) -> None:
     """Compares the variables of a checkpoint with the built ones, by name.
+
+    Where nothing is known of those of the checkpoint, there is nothing to compare.
 
     Raises:
       IncompatibleCheckpointError: names `source`, shows what differs, gives `advice`.
     """
+    if not saved:
+        return
     there = {variable.path: variable for variable in saved}
     here = {variable.path: variable for variable in built}
     lines = []

@@ -10,19 +10,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-import re
 import stat
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from trainer.checkpoint import layout
 from trainer.errors import KeepstepError
-from trainer.storage import checked_json
-from trainer.storage.files import checksum
+from trainer.storage import checked_json, files
 
 FORMAT = 1
-PREFIX = "ckpt"
-_NAME = re.compile(r"ckpt-(0|[1-9]\d{0,17})\.json", re.ASCII)
-_FILE_NAME = re.compile(r"ckpt-\d{1,18}\.(index|data-\d{5}-of-\d{5})", re.ASCII)
 _MAX_BYTES = 64 << 20
 _MAX_DEPTH = 16
 _LATEST_SECS = 253_402_300_800.0  # the year 10000, where calendars end
@@ -50,37 +46,53 @@ class Variable:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What is known of one committed checkpoint.
+class Draft:
+    """What is known of a checkpoint before its files are written.
 
     Attributes:
       step: training steps done, and the number in the file names.
       metrics: of the evaluation at this very step; empty if there was none.
-      files: by name, in the manifest's own directory.
-      variables: in the order in which the state names them.
+      variables: in the order in which the state names them; empty if unknown.
       records: by metric, the best `{"step", "value"}` up to this step.
       config_digest: of the choices that the numbers depend on.
-      created: seconds since the epoch.
       versions: of keepstep, tensorflow, keras and python.
+      machine: what else decides the bits, such as the CPU model and `threads`.
       events: sizes in bytes of the event files when this was saved, by name.
       lineage: how often the run had gone back before this was saved.
       parent: the step that it went back to last.
-      inexact: what training changes and this does not hold; empty but for runs with
+      inexact: what training changes and this does not hold; empty without
         `--allow_inexact`.
     """
 
     step: int
     metrics: Mapping[str, float]
-    files: Mapping[str, File]
     variables: tuple[Variable, ...]
-    records: Mapping[str, Mapping[str, float]]
-    config_digest: str
-    created: float
-    versions: Mapping[str, str]
+    records: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    config_digest: str = ""
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    machine: Mapping[str, str] = dataclasses.field(default_factory=dict)
     events: Mapping[str, int] = dataclasses.field(default_factory=dict)
     lineage: int = 0
     parent: int | None = None
     inexact: tuple[str, ...] = ()
+
+    def committed(self, written: Mapping[str, File], created: float) -> Manifest:
+        """The manifest of the checkpoint that was written from this."""
+        known = {f.name: getattr(self, f.name) for f in dataclasses.fields(Draft)}
+        return Manifest(**known, files=written, created=round(created, 3))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest(Draft):
+    """What is known of one committed checkpoint.
+
+    Attributes:
+      files: by name, in the manifest's own directory.
+      created: seconds since the epoch.
+    """
+
+    files: Mapping[str, File]
+    created: float
 
     @property
     def bytes(self) -> int:
@@ -88,37 +100,23 @@ class Manifest:
         return sum(file.bytes for file in self.files.values())
 
 
-def path_of(directory: pathlib.Path, step: int) -> pathlib.Path:
-    """Where the manifest of `step` is."""
-    return directory / f"{PREFIX}-{step}.json"
-
-
 def measure(
     directory: pathlib.Path,
     step: int,
-    digest: Callable[[pathlib.Path], str] = checksum,
+    digest: Callable[[pathlib.Path], str] = files.checksum,
 ) -> dict[str, File]:
     """Sizes and digests of the files of a checkpoint, as they read back from disk."""
     return {
         path.name: File(path.stat().st_size, digest(path))
-        for path in sorted(directory.glob(f"{PREFIX}-{step}.*"))
-        if _FILE_NAME.fullmatch(path.name)
+        for path in layout.data_files(directory, step)
     }
 
 
-def write(directory: pathlib.Path, manifest: Manifest) -> None:
+def write(directory: pathlib.Path, mark: Manifest) -> None:
     """Commits a checkpoint: from here on it exists."""
-    body = {"format": FORMAT, **dataclasses.asdict(manifest)}
-    body["metrics"] = {k: _from_float(v) for k, v in manifest.metrics.items()}
-    checked_json.write(path_of(directory, manifest.step), body)
-
-
-def steps(directory: pathlib.Path) -> list[int]:
-    """The steps that have a manifest, in rising order."""
-    if not directory.is_dir():
-        return []
-    found = (_NAME.fullmatch(path.name) for path in directory.iterdir())
-    return sorted(int(match[1]) for match in found if match)
+    body = {"format": FORMAT, **dataclasses.asdict(mark)}
+    body["metrics"] = {k: _from_float(v) for k, v in mark.metrics.items()}
+    checked_json.write(layout.manifest_path(directory, mark.step), body)
 
 
 def read(directory: pathlib.Path, step: int) -> Manifest:
@@ -128,12 +126,12 @@ def read(directory: pathlib.Path, step: int) -> Manifest:
       ManifestError: it isn't a manifest, or breaks a limit.
       OSError: it can't be read.
     """
-    path = path_of(directory, step)
+    path = layout.manifest_path(directory, step)
     try:
         body = checked_json.read(path, max_bytes=_MAX_BYTES)
-        manifest = _parse(body, step)
+        mark = _parse(body, step)
         checked_json.opened(body)
-        return manifest
+        return mark
     except (
         ValueError,
         KeyError,
@@ -148,29 +146,38 @@ def read(directory: pathlib.Path, step: int) -> Manifest:
         ) from error
 
 
-def damage(directory: pathlib.Path, manifest: Manifest) -> str | None:
+def is_current(directory: pathlib.Path, mark: Manifest) -> bool:
+    """Whether the manifest on disk still says this: no writer has touched it since."""
+    try:
+        now = read(directory, mark.step)
+        return (now.files, now.created) == (mark.files, mark.created)
+    except (ManifestError, OSError):
+        return False
+
+
+def damage(directory: pathlib.Path, mark: Manifest) -> str | None:
     """What is wrong with the files of a checkpoint; None if every byte is right.
 
     Raises:
       OSError: a file is there and can't be read, which says nothing about its bytes.
     """
-    for name, expected in manifest.files.items():
+    for name, expected in mark.files.items():
         path = directory / name
         try:
-            status = path.stat()
+            status = path.lstat()
             if not stat.S_ISREG(status.st_mode):
                 return f"{name} is not a regular file"
             size = status.st_size
             if size != expected.bytes:
                 return f"{name} has {size} bytes, the manifest says {expected.bytes}"
-            if checksum(path) != expected.xxh3_128:
+            if files.checksum(path) != expected.xxh3_128:
                 return f"{name} does not have the checksum that the manifest says"
         except FileNotFoundError:
             return f"{name} is missing"
     return None
 
 
-def _parse(body: Any, step: int) -> Manifest:
+def _check_body(body: Any, step: int) -> None:
     _check(isinstance(body, dict), "it is not a JSON object")
     _check(_depth(body) <= _MAX_DEPTH, f"it nests deeper than {_MAX_DEPTH}")
     for name, expected in (("format", FORMAT), ("step", step)):
@@ -182,18 +189,22 @@ def _parse(body: Any, step: int) -> Manifest:
     for name in body["files"]:
         # Also keeps a hostile manifest from naming a file elsewhere.
         _check(
-            bool(_FILE_NAME.fullmatch(name)) and name.startswith(f"{PREFIX}-{step}."),
+            bool(layout.DATA.fullmatch(name))
+            and name.startswith(f"{layout.PREFIX}-{step}."),
             f"{name!r} is not a file of this checkpoint",
         )
-    files = {
-        name: File(_count(entry["bytes"]), str(entry["xxh3_128"]))
-        for name, entry in body["files"].items()
-    }
-    _check(f"{PREFIX}-{step}.index" in files, "it names no index file")
+    _check(f"{layout.PREFIX}-{step}.index" in body["files"], "it names no index file")
+
+
+def _parse(body: Any, step: int) -> Manifest:
+    _check_body(body, step)
     return Manifest(
         step=step,
         metrics={str(k): float(v) for k, v in body["metrics"].items()},
-        files=files,
+        files={
+            name: File(_count(entry["bytes"]), str(entry["xxh3_128"]))
+            for name, entry in body["files"].items()
+        },
         variables=tuple(
             Variable(
                 str(v["path"]), tuple(_count(n) for n in v["shape"]), str(v["dtype"])
@@ -209,8 +220,9 @@ def _parse(body: Any, step: int) -> Manifest:
         lineage=_count(body["lineage"]),
         parent=None if body["parent"] is None else _count(body["parent"]),
         inexact=tuple(str(what) for what in body["inexact"]),
-        created=created,
+        created=float(body["created"]),
         versions={str(k): str(v) for k, v in body["versions"].items()},
+        machine={str(k): str(v) for k, v in body.get("machine", {}).items()},
     )
 
 

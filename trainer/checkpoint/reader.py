@@ -46,6 +46,10 @@ class Reader:
         """The array of one key."""
         return np.asarray(self._reader.get_tensor(key))
 
+    def has(self, part: str) -> bool:
+        """Whether the tree has a part of that name."""
+        return any(child.local_name == part for child in self._nodes[0].children)
+
     def listed(self, part: str) -> list[Any]:
         """The arrays of a list of variables that is a part of the tree.
 
@@ -64,3 +68,14 @@ class Reader:
             if attribute.name == _VALUE
         ]
         return [self.value(key) for key in keys]
+
+
+def is_whole(prefix: str) -> bool:
+    """Whether TensorFlow reads every array of a checkpoint file."""
+    try:
+        reader = Reader(prefix)
+        for key in reader.keys:
+            reader.value(key)
+    except (tf.errors.OpError, ValueError, IndexError, KeyError, OSError):
+        return False
+    return True

@@ -84,26 +84,29 @@ class Best:
         return kept
 
 
-def recent(
-    steps: Iterable[int],
-    *,
-    keep_recent: int,
-    keep_every_steps: int = 0,
-    save_every_steps: int = 0,
-) -> list[int]:
-    """The steps of the rolling checkpoints to keep, in rising order.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rules:
+    """Which checkpoints of a run are kept.
 
-    Args:
-      steps: of all there are.
-      keep_recent: how many of the newest to keep.
-      keep_every_steps: multiples of this are kept for good; 0: none are.
-      save_every_steps: the newest multiple of this is kept, too: what was saved in
-        between, at a stop or by the clock, doesn't push it out.
+    Attributes:
+      keep_recent: how many of the newest.
+      keep_every_steps: multiples of this are kept for good; 0: none.
+      save_every_steps: the newest multiple of this is kept, too, so that one saved in
+        between, at a stop or by the clock, doesn't push it out; 0: none.
+      best: which others.
     """
-    ordered = sorted(steps)
-    for_good = [s for s in ordered if is_multiple(s, keep_every_steps)]
-    scheduled = [s for s in ordered if is_multiple(s, save_every_steps)]
-    return sorted({*for_good, *scheduled[-1:], *ordered[-keep_recent:]})
+
+    keep_recent: int = 3
+    keep_every_steps: int = 0
+    save_every_steps: int = 0
+    best: tuple[Best, ...] = ()
+
+    def recent(self, steps: Iterable[int]) -> list[int]:
+        """The steps of the rolling checkpoints to keep, in rising order."""
+        ordered = sorted(steps)
+        for_good = [s for s in ordered if is_multiple(s, self.keep_every_steps)]
+        scheduled = [s for s in ordered if is_multiple(s, self.save_every_steps)]
+        return sorted({*for_good, *scheduled[-1:], *ordered[-self.keep_recent :]})
 
 
 def is_multiple(step: int, every: int) -> bool:

@@ -1,139 +1,107 @@
 """Saving behind the training thread, which pays for a snapshot only.
 
-    saver = saver.Saver(keeper, state)
-    saver.save(draft)          # milliseconds; the writing goes on behind
-    saver.finished()           # what the last one cost, once it is done
+    with Saver(store, state) as saver:
+        saver.begin(step)
+        saver.save(draft)          # milliseconds; the writing goes on behind
+        saver.collect()            # the cost of the last one, once it is done
+        saver.finish(make_draft)   # the run has not ended well without it
 
-It is a context manager: at its end it waits. At most one save is in flight; its error
-is raised by the next call of any of these.
+At most one save is in flight. A first failure is told and asks for another save at
+once; after a second one in a row the policy decides. No error is ever lost.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from typing import final
 
 from absl import logging
 
-from trainer.checkpoint import manifest, snapshot, store
-from trainer.model import state
-
-_MAX_SECS = 600.0
-_FEW_SAVES = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """What one save cost.
-
-    Attributes:
-      step: that was saved.
-      stall_secs: of the training thread, for the snapshot.
-      wait_secs: of the training thread, for the save before.
-      write_secs: behind the training thread.
-      bytes: on disk.
-      since_secs: from the save before, or the start, to this one.
-      since_steps: trained in that time, and at risk until this save was done.
-    """
-
-    step: int
-    stall_secs: float
-    wait_secs: float
-    write_secs: float
-    bytes: int
-    since_secs: float
-    since_steps: int
-
-    @property
-    def overhead_percent(self) -> float:
-        """What training paid for this save, of the time since the save before."""
-        return 100 * (self.stall_secs + self.wait_secs) / max(self.since_secs, 1e-9)
-
-    @property
-    def total_secs(self) -> float:
-        """Of all threads."""
-        return self.stall_secs + self.wait_secs + self.write_secs
-
-    def scalars(self) -> dict[str, float]:
-        """By the names that TensorBoard shows."""
-        return {
-            "stall_ms": 1e3 * self.stall_secs,
-            "wait_ms": 1e3 * self.wait_secs,
-            "write_ms": 1e3 * self.write_secs,
-            "bytes": self.bytes,
-            "mb_per_s": self.bytes / 1e6 / max(self.write_secs, 1e-9),
-            "overhead_percent": self.overhead_percent,
-            "steps_at_risk": self.since_steps,
-        }
+from trainer.checkpoint import plan, snapshot
+from trainer.checkpoint.cost import Account, Cost
+from trainer.checkpoint.manifest import Draft
+from trainer.checkpoint.saveable import Saveable
+from trainer.checkpoint.store import SaveError, Store
 
 
 @final
 class Saver:
-    """Saves the state of one run through its keeper.
+    """Saves the state of one run through its store. A context manager: it ends by
+    waiting.
+
+    Args:
+      store: where to.
+      current: what.
+      stops: whether a second failure in a row is raised; else it is only told, and the
+        state is saved when it is due again.
+      before: called on the training thread before each snapshot, such as to flush what
+        belongs to the checkpoint; an OSError of it fails the save.
+      clock: seconds, from any origin.
 
     Attributes:
-      failures: saves in a row that failed.
+      again: whether the last save failed for the first time, so that another one is to
+        be made at once.
     """
 
     def __init__(
         self,
-        keeper: store.Keeper,
-        current: state.State,
+        store: Store,
+        current: Saveable,
         *,
+        stops: bool = True,
+        before: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._keeper = keeper
-        self._state = current
+        self._store = store
+        self._current = current
+        self._stops = stops
+        self._before = before
         self._clock = clock
         self._snapshot: snapshot.Snapshot | None = None
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "save")
         self._running: concurrent.futures.Future[Cost] | None = None
-        self._pending: manifest.Manifest | None = None
-        self._cost: Cost | None = None
-        self._began_at = self._saved_at = 0.0
-        self._saved_step = self._saves = 0
-        self._paid_secs = 0.0
-        self._last_secs = 0.0
-        self.failures = 0
+        self._pending: Draft | None = None
+        self._account = Account()
+        self._saved_at = 0.0
+        self._saved_step = self._failures = 0
+        self.again = False
 
     def begin(self, step: int) -> None:
         """Training goes on from `step`, which is saved or new."""
         self._shadow()  # or the first save would pay for it
-        self._began_at = self._saved_at = self._clock()
-        self._saved_step = step
-        self._paid_secs, self._saves = 0.0, 0
+        self._saved_at, self._saved_step = self._clock(), step
+        self._account.begin(self._saved_at)
 
-    @property
-    def overhead_percent(self) -> float:
-        """What training paid for all saves; 0 as long as there were but a few."""
-        if self._saves < _FEW_SAVES:
-            return 0.0
-        return 100 * self._paid_secs / max(self._clock() - self._began_at, 1e-9)
-
-    def save(self, draft: manifest.Manifest) -> None:
+    def save(self, draft: Draft) -> None:
         """Takes a snapshot of the state, which `draft` describes, and has it written.
 
+        Waits for the save before, if that is still going on.
+
         Raises:
-          store.SaveError: the save before failed; nothing was begun.
+          SaveError: that one was the second in a row to fail, and that stops the run.
         """
         began = self._clock()
         self.wait()
         free = self._clock()
-        self._state.pack()
-        shadow = self._shadow()
-        if not shadow.unshadowed:
-            shadow.take()
+        self.again, self._pending = False, draft
+        self._running = concurrent.futures.Future()
+        try:
+            self._before()
+        except OSError as error:
+            problem = f"the scalars up to step {draft.step} could not be written"
+            self._running.set_exception(SaveError(f"{problem}: {error}."))
+            return
+        shadow = self._take()
         taken = self._clock()
-        tree = self._state.tree if shadow.unshadowed else shadow.tree
+        tree = self._current.tree if shadow.unshadowed else shadow.tree
         since_secs, since_steps = began - self._saved_at, draft.step - self._saved_step
 
         def write() -> Cost:
             started = self._clock()
             try:
-                size = self._keeper.save(tree, draft)
+                size = self._store.save(tree, draft).bytes
             finally:
                 shadow.drop()
             return Cost(
@@ -146,21 +114,10 @@ class Saver:
                 since_steps=since_steps,
             )
 
-        self._pending = draft
         self._saved_at, self._saved_step = began, draft.step
         self._running = self._thread.submit(write)
         if shadow.unshadowed:
             concurrent.futures.wait([self._running])
-
-    def fail(self, error: store.SaveError) -> None:
-        """Takes note of a save that could not even begin; it is told as any other.
-
-        Raises:
-          store.SaveError: the save before failed; this one is not noted.
-        """
-        self.wait()
-        self._running = concurrent.futures.Future()
-        self._running.set_exception(error)
 
     def is_due(self, *, every_secs: float, overhead_percent: float) -> bool:
         """Whether the clock says that it is time to save.
@@ -168,41 +125,71 @@ class Saver:
         Args:
           every_secs: so many after the last one, if this is not 0.
           overhead_percent: otherwise, as soon as this share of the time since then pays
-            for what the last one cost; after 10 minutes at the latest.
+            for the last one; after 10 minutes at the latest.
         """
         passed = self._clock() - self._saved_at
         if every_secs:
             return passed >= every_secs
         if self._running is not None:
             return False  # what it costs is not known yet
-        return passed >= min(100 / overhead_percent * self._last_secs, _MAX_SECS)
+        return self._account.pays_for_another(passed, overhead_percent)
 
     def is_best(self, step: int, metrics: Mapping[str, float]) -> bool:
         """Whether a checkpoint with these metrics would be among the best.
 
-        What is being written now counts as written.
+        A save in flight counts as saved. Reads no file.
         """
-        return self._keeper.upkeep.is_best(step, metrics, pending=self._pending)
+        upkeep, pending = self._store.upkeep, self.pending
+        return plan.is_best(upkeep.catalog, upkeep.rules, step, metrics, pending)
 
-    def finished(self) -> Cost | None:
-        """What the last save cost, told once, as soon as it is committed.
+    @property
+    def pending(self) -> list[tuple[int, Mapping[str, float]]]:
+        """Step and metrics of the save in flight, if there is one."""
+        return [(self._pending.step, self._pending.metrics)] if self._pending else []
+
+    def collect(self) -> Cost | None:
+        """The cost of the last save, told once, as soon as it is committed.
 
         Raises:
-          store.SaveError: it failed.
+          SaveError: it was the second in a row to fail, and that stops the run.
         """
         if self._running is None or not self._running.done():
-            return self._told()
-        self._collect()
-        return self._told()
+            return None
+        return self.wait()
 
-    def wait(self) -> None:
-        """Waits for the save in flight, if there is one.
+    def wait(self) -> Cost | None:
+        """As `collect`, once the save in flight is done."""
+        running, self._running = self._running, None
+        if running is None:
+            return None
+        try:
+            cost = running.result()
+        except SaveError as error:
+            self._note(error)
+            return None
+        finally:
+            self._pending = None
+        self._failures = 0
+        self._account.add(cost, self._clock())
+        return cost
+
+    def finish(self, make_draft: Callable[[], Draft]) -> Cost | None:
+        """Waits for the last save; makes it again if it failed for the first time.
 
         Raises:
-          store.SaveError: it failed.
+          SaveError: the state is not saved.
         """
-        if self._running is not None:
-            self._collect()
+        cost = self.wait()
+        if self.again:
+            self.save(make_draft())
+            cost = self.wait()
+        if self._failures:
+            raise SaveError(
+                f"the state of step {make_draft().step} could not be saved. Every "
+                "earlier checkpoint is as it was: make room, and run the same command "
+                "again."
+            )
+        return cost
 
     def __enter__(self) -> Saver:
         return self
@@ -213,30 +200,42 @@ class Saver:
         """Waits for what is in flight, and ends the thread.
 
         Raises:
-          store.SaveError: it failed; unless another error is on its way.
+          SaveError: it failed; where another error is on its way, that one is told as
+            its cause instead.
         """
         self._thread.shutdown()
-        if error is None:
-            self.wait()
-
-    def _collect(self) -> None:
-        running, self._running, self._pending = self._running, None, None
-        if running is None:
+        running, self._running = self._running, None
+        failed = running.exception() if running is not None else None
+        if failed is None:
             return
-        self.failures += 1
-        self._cost = running.result()
-        self.failures = 0
-        self._saves += 1
-        self._paid_secs += self._cost.stall_secs + self._cost.wait_secs
-        self._last_secs = self._cost.total_secs
+        if error is None:
+            raise failed
+        logging.error("%s", failed)
+        first = error
+        while first.__context__ is not None and first.__context__ is not failed:
+            first = first.__context__
+        if first is not failed:
+            first.__context__ = failed
 
-    def _told(self) -> Cost | None:
-        cost, self._cost = self._cost, None
-        return cost
+    def _note(self, error: SaveError) -> None:
+        """Tells a failure, and whether it is to be tried again; or raises it."""
+        self._failures += 1
+        self.again = self._failures == 1
+        if not self.again and self._stops:
+            raise error
+        then = "Trying again." if self.again else "Training goes on (--on_save_error)."
+        logging.error("%s %s", error, then)
+
+    def _take(self) -> snapshot.Snapshot:
+        self._current.pack()
+        shadow = self._shadow()
+        if not shadow.unshadowed:
+            shadow.take()
+        return shadow
 
     def _shadow(self) -> snapshot.Snapshot:
         if self._snapshot is None:
-            self._snapshot = snapshot.Snapshot(self._state.tree)
+            self._snapshot = snapshot.Snapshot(self._current.tree)
             if self._snapshot.unshadowed:
                 logging.warning(
                     "training waits for each save: the state holds what can't be "

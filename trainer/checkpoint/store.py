@@ -1,39 +1,42 @@
-"""Checkpoints of a run: saved and committed, verified and restored.
+"""The checkpoints of one run: saved and committed, verified and restored.
 
-    keeper = store.Keeper(upkeep)
-    found = keeper.restore(state)          # the newest good one, or None
-    keeper.save(state.tree, draft)         # commit, then promote, then prune
+    store = Store(RunDirectory(pathlib.Path("runs/a")), retention.Rules(keep_recent=3))
+    store.prepare()
+    store.restore(state)                   # the newest good one, or None
+    store.save(state.tree, draft)          # commit, then promote, then prune
 
-`tf.train.CheckpointManager` writes the files; the manifests are the truth about which
-of them count. TensorFlow's own list, the file `checkpoint`, is derived from them.
+The manifests are the truth about which checkpoints there are. TensorFlow's own list,
+the file `checkpoint`, is derived from them.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import dataclasses
-import math
-import pathlib
+from collections.abc import Callable
 from typing import final
 
 import tensorflow as tf
+from absl import logging
 
-from trainer import task
-from trainer.checkpoint import catalog, compatibility, manifest, shards
-from trainer.checkpoint.upkeep import (
-    DAMAGED,
-    Upkeep,
-    link,
-    record_state,
-    remove,
-    remove_debris,
-    set_aside,
+from trainer.checkpoint import (
+    compatibility,
+    debris,
+    filing,
+    layout,
+    manifest,
+    reader,
+    selection,
+    writer,
 )
+from trainer.checkpoint.catalog import Entry
+from trainer.checkpoint.layout import RunDirectory
+from trainer.checkpoint.manifest import Draft, Manifest
+from trainer.checkpoint.retention import Rules
+from trainer.checkpoint.saveable import Saveable
+from trainer.checkpoint.upkeep import Upkeep
 from trainer.errors import KeepstepError
-from trainer.model import state, weights
-from trainer.storage import failpoints
-from trainer.storage.files import free_bytes, make_directory, sync
+from trainer.storage import files
 
 
 class SaveError(KeepstepError, RuntimeError):
@@ -41,29 +44,68 @@ class SaveError(KeepstepError, RuntimeError):
 
 
 class NoUsableCheckpointError(KeepstepError, RuntimeError):
-    """Checkpoints exist, and every one of them is damaged."""
-
-
-class DamagedCheckpointError(KeepstepError, RuntimeError):
-    """The files of a checkpoint are not what was committed."""
+    """Checkpoints exist, and none of them can be used as it is."""
 
 
 @final
-class Keeper:
-    """Saves to and restores from one run directory, and keeps it in shape."""
+class Store:
+    """Saves to and restores from one run directory, and keeps it in shape.
 
-    def __init__(self, upkeep: Upkeep) -> None:
-        self.upkeep = upkeep
+    Args:
+      directory: of the run; its lock is held.
+      rules: which checkpoints are kept.
+      on_commit: called with each new checkpoint once it is durable and in its place, on
+        the thread that saves; an error of it is logged.
+    """
 
-    def restore(
-        self, current: state.State, *, scheduled: bool = False
-    ) -> manifest.Manifest | None:
+    def __init__(
+        self,
+        directory: RunDirectory,
+        rules: Rules,
+        *,
+        on_commit: Callable[[Entry], None] | None = None,
+    ) -> None:
+        self.directory = directory
+        self.upkeep = Upkeep(directory, rules)
+        self._on_commit = on_commit
+
+    def prepare(self) -> None:
+        """Makes the directories whole again after a kill at any instant.
+
+        Data without a manifest are set aside, loudly, and never deleted.
+
+        Raises:
+          NoUsableCheckpointError: there are data and not one manifest.
+          layout.OutsideError: a link in the directory leads out of it.
+        """
+        unclaimed = self.upkeep.prepare()
+        places = [(home, step) for home, steps in unclaimed.items() for step in steps]
+        prefixes = [layout.prefix(home, step) for home, step in places]
+        if not self.upkeep.catalog.entries:
+            whole = [str(one) for one in prefixes if reader.is_whole(str(one))]
+            if whole:
+                raise NoUsableCheckpointError(
+                    f"{self.directory.root} holds {', '.join(whole[:3])} and not one "
+                    "manifest (ckpt-*.json), so nothing says what was committed. "
+                    "Nothing was changed. Bring the manifests back, have them written "
+                    f"anew (verify --repair --run_dir={self.directory.root}), or give "
+                    "another --run_dir."
+                )
+        for (home, step), one in zip(places, prefixes, strict=True):
+            logging.error(
+                "%s has no manifest, so it is no checkpoint. It is renamed *%s.",
+                one,
+                layout.UNCLAIMED,
+            )
+            filing.set_aside(home, step, layout.UNCLAIMED)
+
+    def restore(self, current: Saveable, *, scheduled: bool = False) -> Manifest | None:
         """Restores the newest checkpoint whose every byte is right.
 
         What is damaged is renamed `*.damaged`, loudly, and never deleted.
 
         Args:
-          current: the state to restore into.
+          current: what to restore into.
           scheduled: pass over those that were made at a stop or by the clock, and
             delete them once an older one is restored.
 
@@ -74,57 +116,63 @@ class Keeper:
           NoUsableCheckpointError: there were some, and all are damaged.
           compatibility.IncompatibleCheckpointError: the newest good one doesn't fit.
         """
-        run_dir = self.upkeep.run_dir
-        passed = []
-        for entry in catalog.newest_first(run_dir):
+        passed: list[Entry] = []
+        for entry in self.upkeep.catalog.entries:
             if scheduled and not self.upkeep.is_scheduled(entry):
                 passed.append(entry)
                 continue
             if entry.manifest is None:
-                set_aside(entry, entry.problem or "unreadable")
+                self.upkeep.set_aside(entry, entry.problem or "unreadable")
                 continue
-            _check_compatible(entry, current, entry.manifest)
+            compatibility.check_entry(entry, current)
             if problem := _restore_verified(entry, entry.manifest, current):
-                set_aside(entry, problem)
+                self.upkeep.set_aside(entry, problem)
                 continue
+            self.upkeep.found_whole(entry)
             for later in passed:
-                remove(later.directory, later.step)
+                if later.manifest is not None:
+                    self.upkeep.remove(later.directory, later.manifest)
             self.upkeep.settle()
             return entry.manifest
         if self.upkeep.any_damaged() and not passed:
             raise NoUsableCheckpointError(
-                f"every checkpoint in {run_dir} is damaged; nothing was restored and "
-                f"nothing is lost: they are the files *{DAMAGED}. Give "
-                "another --run_dir to train from scratch, or bring back a good copy."
+                f"every checkpoint in {self.directory.root} is damaged; nothing was "
+                "restored and nothing is lost: they are the files "
+                f"*{layout.DAMAGED}. Give another --run_dir to train from scratch, or "
+                "bring back a good copy."
             )
         return None
 
-    def go_back(self, entry: catalog.Entry, current: state.State, number: int) -> None:
+    def go_back(self, entry: Entry, current: Saveable, number: int) -> None:
         """Makes `entry` the newest checkpoint; later ones go to `abandoned/<number>`.
 
         Interrupted anywhere, it can be done again.
 
         Raises:
-          DamagedCheckpointError: its files are not what was committed.
+          selection.DamagedCheckpointError: its files are not what was committed.
           compatibility.IncompatibleCheckpointError: it doesn't fit; nothing was moved.
         """
-        mark = verified(entry)
-        _check_compatible(entry, current, mark)
-        run_dir, recent = self.upkeep.run_dir, self.upkeep.recent
-        own = run_dir.absolute() in entry.directory.absolute().parents
+        mark = selection.verified(entry)
+        compatibility.check_entry(entry, current)
+        own = self.directory.home_of(entry.directory) is not None
         later = [
-            e
-            for e in catalog.scan(run_dir)
+            one
+            for one in self.upkeep.catalog.entries
             if not own
-            or e.step > entry.step
-            or (e.step == entry.step and e.manifest and e.manifest.files != mark.files)
+            or one.step > entry.step
+            or (
+                one.step == entry.step
+                and one.manifest is not None
+                and one.manifest.files != mark.files
+            )
         ]
         self.upkeep.move_aside(later, number)
-        if entry.directory != recent:
-            link(mark, entry.directory, recent)
-        record_state(recent, manifest.steps(recent))
+        self.upkeep.found_whole(entry)
+        self.upkeep.link(entry, self.directory.recent)
+        recent = self.directory.recent
+        self.upkeep.write_list(recent, self.upkeep.catalog.steps(recent))
 
-    def save(self, tree: tf.train.Checkpoint, draft: manifest.Manifest) -> int:
+    def save(self, tree: tf.train.Checkpoint, draft: Draft) -> Manifest:
         """Saves and commits a tree, then promotes, then prunes.
 
         A step that is committed already is never written over, for a kill would lose
@@ -132,58 +180,53 @@ class Keeper:
 
         Args:
           tree: what is saved: the live one, or its shadow.
-          draft: the manifest, but for the files.
-
-        Returns:
-          The size of the checkpoint in bytes.
+          draft: the manifest without the files.
 
         Raises:
           SaveError: it could not be written; says the path and the cause. What was
             committed before is as it was, and the step can be saved again.
         """
-        step = draft.step
-        again = step in manifest.steps(self.upkeep.recent)
-        directory = self.upkeep.staging if again else self.upkeep.recent
+        again = draft.step in self.upkeep.catalog.home(self.directory.recent)
+        directory = self.directory.staging if again else self.directory.recent
+        prefix = layout.prefix(directory, draft.step)
         try:
             # The manifest says how long the event files are: they come first.
-            files = [self.upkeep.run_dir / "summaries" / name for name in draft.events]
-            for path in [*files, *{path.parent for path in files}]:
-                sync(path)
-            make_directory(directory)
-            self._check_space(directory, draft)
-            write(tree, directory, draft)
+            events = [self.directory.summaries / name for name in draft.events]
+            for path in [*events, *{path.parent for path in events}]:
+                files.sync(path)
+            files.make_directory(directory)
+            mark = writer.write(tree, directory, draft)
+            entry = Entry(directory, draft.step, mark)
         except (OSError, tf.errors.OpError) as error:
             with contextlib.suppress(OSError):
-                remove_debris(directory)
+                debris.clean(directory)
             raise SaveError(
-                f"{directory / manifest.PREFIX}-{step} could not be saved: {error}. "
+                f"{prefix} could not be saved: {error}. "
                 "Every earlier checkpoint is as it was."
             ) from error
         try:
+            self.upkeep.added(entry)
             self.upkeep.settle()
         except OSError as error:
             raise SaveError(
-                f"{directory / manifest.PREFIX}-{step} is saved, but what follows from "
-                f"that, promotion and pruning, failed: {error}. It is done with the "
-                "next save, or at the next start."
+                f"{prefix} is saved, but what follows from that, promotion and "
+                f"pruning, failed: {error}. It is done with the next save, or at the "
+                "next start."
             ) from error
-        return manifest.read(self.upkeep.recent, step).bytes
+        self._tell(self.upkeep.catalog.home(self.directory.recent)[draft.step])
+        return mark
 
-    def _check_space(self, directory: pathlib.Path, draft: manifest.Manifest) -> None:
-        needed = sum(
-            math.prod(variable.shape) * tf.as_dtype(variable.dtype).size
-            for variable in draft.variables
-        )
-        free = free_bytes(directory)
-        if free < needed:
-            raise OSError(
-                f"it needs {needed} bytes and {free} are free: {needed - free} short"
-            )
+    def _tell(self, entry: Entry) -> None:
+        """Calls the listener; whatever it does, the checkpoint is saved."""
+        if self._on_commit is None:
+            return
+        try:
+            self._on_commit(entry)
+        except Exception:
+            logging.exception("on_commit failed for %s", entry.prefix)
 
 
-def _restore_verified(
-    entry: catalog.Entry, mark: manifest.Manifest, current: state.State
-) -> str | None:
+def _restore_verified(entry: Entry, mark: Manifest, current: Saveable) -> str | None:
     """Restores a checkpoint while every byte of it is verified; says what is wrong.
 
     TensorFlow checks what it reads by itself. What it took from a file that turns out
@@ -198,105 +241,3 @@ def _restore_verified(
                 return problem
             raise
         return verifying.result()
-
-
-def write(
-    tree: tf.train.Checkpoint, directory: pathlib.Path, draft: manifest.Manifest
-) -> None:
-    """Writes the files of a checkpoint and commits them.
-
-    Raises:
-      OSError, tf.errors.OpError: they could not be written.
-    """
-
-    def commit(prefix: str) -> None:
-        # In place, and not yet recorded by the manager.
-        failpoints.point("save")
-        files = manifest.measure(directory, draft.step, durable.secure)
-        manifest.write(directory, dataclasses.replace(draft, files=files))
-
-    # Made anew each time: its list is then what the manifests say.
-    record_state(directory, manifest.steps(directory))
-    manager = tf.train.CheckpointManager(
-        tree, str(directory), max_to_keep=None, checkpoint_name=manifest.PREFIX
-    )
-    with shards.Durable(directory / f"{manifest.PREFIX}-{draft.step}") as durable:
-        options = tf.train.CheckpointOptions(
-            experimental_write_callbacks=[commit],
-            experimental_sharding_callback=durable,
-        )
-        manager.save(checkpoint_number=draft.step, options=options)
-
-
-def load_networks(entry: catalog.Entry, current: state.State) -> None:
-    """Verifies a checkpoint and restores its networks alone. Changes no file.
-
-    Raises:
-      DamagedCheckpointError: the files are not what was committed.
-      compatibility.IncompatibleCheckpointError: the networks are other ones.
-    """
-    mark = verified(entry)
-    _check_compatible(entry, current, mark, networks_only=True)
-    current.restore_networks(str(entry.prefix), mark.variables)
-
-
-def load_all(entry: catalog.Entry, current: state.State) -> None:
-    """Verifies a checkpoint and restores all of it. Changes no file.
-
-    Raises:
-      DamagedCheckpointError: the files are not what was committed.
-      compatibility.IncompatibleCheckpointError: it is of another state.
-    """
-    _check_compatible(entry, current, verified(entry))
-    current.restore(str(entry.prefix))
-
-
-def load_weights(entry: catalog.Entry, current: state.State) -> weights.Match:
-    """Verifies a checkpoint and takes from it the weights that fit, by path and shape.
-
-    Raises:
-      DamagedCheckpointError: the files are not what was committed.
-    """
-    saved = verified(entry).variables
-    networks = task.network_items(current.networks)
-    return weights.take(current, weights.read(str(entry.prefix), saved, networks))
-
-
-def verified(entry: catalog.Entry) -> manifest.Manifest:
-    """The manifest of a checkpoint whose every byte is right.
-
-    Raises:
-      DamagedCheckpointError: the files are not what was committed.
-    """
-    problem = entry.problem
-    if entry.manifest is not None:
-        problem = manifest.damage(entry.directory, entry.manifest)
-    if entry.manifest is None or problem:
-        raise DamagedCheckpointError(
-            f"{entry.prefix} is damaged: {problem}. Choose another one; `list` shows "
-            "which there are."
-        )
-    return entry.manifest
-
-
-def _check_compatible(
-    entry: catalog.Entry,
-    current: state.State,
-    mark: manifest.Manifest,
-    *,
-    networks_only: bool = False,
-) -> None:
-    built, saved = current.describe(), mark.variables
-    if networks_only:
-        built, saved = (
-            tuple(v for v in one if current.of_network(v.path))
-            for one in (built, saved)
-        )
-    compatibility.check(
-        built,
-        saved,
-        source=str(entry.prefix),
-        advice="The task builds another state than the one that was saved: start with "
-        "the same flags (config.json in the run directory) and the same code, or give "
-        "another --run_dir.",
-    )

@@ -10,17 +10,19 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.checkpoint import catalog, upkeep
+from trainer.checkpoint import catalog, layout, selection, upkeep
+from trainer.checkpoint.catalog import Entry
+from trainer.checkpoint.layout import RunDirectory
 from trainer.commands import console
 from trainer.config import options
 from trainer.inspection import rows
-from trainer.storage import files
+from trainer.storage import locks
 
 
 def list_checkpoints(choices: options.Config, package: str) -> int:
     """Every checkpoint of a run: step, metrics, size, age, marks"""
     del package
-    found = rows.list_checkpoints(choices.directory(), choices.rules())
+    found = rows.list_checkpoints(RunDirectory(choices.directory()), choices.rules())
     if choices.format == "json":
         console.say(json.dumps(found, indent=1))
     else:
@@ -69,7 +71,7 @@ def diff(choices: options.Config, package: str) -> int:
 def verify(choices: options.Config, package: str) -> int:
     """Re-reads every byte against the manifests; exit 0 only if all is well"""
     del package
-    found = rows.verify(choices.directory())
+    found = rows.verify(RunDirectory(choices.directory()))
     if choices.format == "json":
         console.say(json.dumps(found, indent=1))
     else:
@@ -82,16 +84,17 @@ def prune(choices: options.Config, package: str) -> int:
     """Applies the retention rules now (--dry_run shows what would go)"""
     del package
     run_dir = choices.directory()
-    rules = upkeep.Upkeep.of(choices)
-    if not rows.list_checkpoints(run_dir):
-        raise catalog.NoCheckpointError(f"{run_dir} has no checkpoints.")
+    rules = upkeep.Upkeep(RunDirectory(run_dir), choices.retention())
+    if not rows.list_checkpoints(rules.directory):
+        raise selection.NoCheckpointError(f"{run_dir} has no checkpoints.")
     if choices.dry_run:
-        doomed = rules.doomed()
+        rules.catalog = catalog.scan(rules.directory)
+        wanted = rules.plan()
     else:
-        with files.lock(run_dir / "run.lock"):
+        with locks.lock(run_dir, rules.directory.lock):
             rules.prepare()
-            doomed = rules.doomed()
-            rules.settle()
+            wanted = rules.settle()
+    doomed = [layout.prefix(home, mark.step) for home, mark in wanted.doomed]
     for path in doomed:
         console.say(f"{'would delete' if choices.dry_run else 'deleted'} {path}")
     if not doomed:
@@ -99,8 +102,10 @@ def prune(choices: options.Config, package: str) -> int:
     return console.DONE
 
 
-def _selected(choices: options.Config, text: str) -> catalog.Entry:
-    return catalog.select(choices.directory(), text or "latest", choices.rules())
+def _selected(choices: options.Config, text: str) -> Entry:
+    return selection.select(
+        RunDirectory(choices.directory()), text or "latest", choices.rules()
+    )
 
 
 def _text(value: Any) -> str:

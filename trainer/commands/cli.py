@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from absl import flags
 
-from trainer.checkpoint import catalog
+from trainer.checkpoint import selection
 from trainer.commands import answers, console, inference, training
 from trainer.config import options, run_record
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str], *, package: str) -> int:
                 f"--format={choices.format} is for export: expected table or json."
             )
         return _COMMANDS[command](choices, package)
-    except (options.ConfigError, catalog.NoCheckpointError, flags.Error) as error:
+    except (options.ConfigError, selection.NoCheckpointError, flags.Error) as error:
         return _tell(error, debug, console.WRONG)
     except KeyboardInterrupt:
         return 130

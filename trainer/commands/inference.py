@@ -9,7 +9,9 @@ import json
 import pathlib
 from collections.abc import Iterable
 
-from trainer.checkpoint import catalog
+from trainer.checkpoint import catalog, layout, selection
+from trainer.checkpoint.catalog import Entry
+from trainer.checkpoint.layout import RunDirectory
 from trainer.commands import console
 from trainer.config import options
 from trainer.storage import files
@@ -85,11 +87,13 @@ def average(choices: options.Config, package: str) -> int:
     """Averages the best by --best=METRIC into a new checkpoint and evaluates it"""
     run_dir, rules = choices.directory(), choices.rules()
     if not rules:
-        raise catalog.NoCheckpointError(f"{run_dir} keeps no best checkpoints.")
+        raise selection.NoCheckpointError(f"{run_dir} keeps no best checkpoints.")
     rule = rules[0]
-    entries = catalog.ranked(run_dir / catalog.BEST / rule.metric, rule)
+    directory = RunDirectory(run_dir)
+    found = catalog.scan(directory)
+    entries = found.ranked(directory.best(rule.metric), rule)
     if len(entries) < 2:
-        raise catalog.NoCheckpointError(
+        raise selection.NoCheckpointError(
             f"{run_dir} has {len(entries)} best by {rule.metric}: nothing to average. "
             f"Train with --best={rule.metric}:{rule.mode}:5 to keep five."
         )
@@ -110,10 +114,10 @@ def average(choices: options.Config, package: str) -> int:
     return console.DONE
 
 
-def _selected(choices: options.Config) -> catalog.Entry:
+def _selected(choices: options.Config) -> Entry:
     """The checkpoint that is asked for; the best, if none is."""
-    wanted = choices.checkpoint or catalog.BEST
-    return catalog.select(choices.directory(), wanted, choices.rules())
+    wanted = choices.checkpoint or layout.BEST
+    return selection.select(RunDirectory(choices.directory()), wanted, choices.rules())
 
 
 def _write_lines(path: pathlib.Path, lines: Iterable[str]) -> int:

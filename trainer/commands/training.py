@@ -13,7 +13,8 @@ import sys
 import tempfile
 from typing import Any
 
-from trainer.checkpoint import catalog
+from trainer.checkpoint import catalog, selection
+from trainer.checkpoint.layout import RunDirectory
 from trainer.commands import console
 from trainer.config import options
 from trainer.training import preemption
@@ -34,7 +35,14 @@ def train(choices: options.Config, package: str) -> int:
                 task = create(choices.task, choices.set, package=package)
             if not choices.best:
                 choices = dataclasses.replace(choices, best=type(task).best)
-            outcome = loop.train(choices, task, stop)
+            start = options.StartOptions(
+                resume=choices.resume,
+                allow_change=choices.allow_change,
+                checkpoint=choices.checkpoint,
+            )
+            outcome = loop.train(
+                choices, task, stop, start=start, progress=choices.progress
+            )
         except preemption.Interrupted:
             console.say(f"stopped by {stop.signal} before the first new step.")
             console.say("go on      the same command again")
@@ -52,9 +60,11 @@ def train(choices: options.Config, package: str) -> int:
         console.say(f"complete at {place}{why}.")
     else:
         console.say(f"already complete at {place}{why}: nothing to do. {more}")
-    console.say(f"latest     {catalog.select(run_dir, 'latest', ()).prefix}")
+    directory = RunDirectory(run_dir)
+    found = catalog.scan(directory)
+    console.say(f"latest     {selection.select(directory, 'latest', ()).prefix}")
     for rule in choices.rules():
-        for entry in catalog.ranked(run_dir / catalog.BEST / rule.metric, rule):
+        for entry in found.ranked(directory.best(rule.metric), rule):
             if entry.manifest:
                 value = entry.manifest.metrics[rule.metric]
                 console.say(f"best       {entry.prefix}  ({rule.metric} {value:.4f})")

@@ -227,6 +227,15 @@ class RunOptions:
             dataclasses.replace(rule, min_delta=self.best_min_delta) for rule in parsed
         )
 
+    def retention(self) -> retention.Rules:
+        """Which checkpoints are kept."""
+        return retention.Rules(
+            keep_recent=self.keep_recent,
+            keep_every_steps=self.keep_every_steps,
+            save_every_steps=self.save_every_steps,
+            best=self.rules(),
+        )
+
     @staticmethod
     def _check_type(name: str, value: Any, kind: type) -> None:
         """Values from absl are right by themselves; those from a file may not be."""
@@ -249,6 +258,15 @@ class RunOptions:
                 "--flagfile=FILE or --run_dir=DIRECTORY (`tasks` lists the tasks)."
             )
         return pathlib.Path(self.run_dir or pathlib.Path("runs", name))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StartOptions:
+    """How `train` begins where there is a run already."""
+
+    resume: str = "auto"
+    allow_change: tuple[str, ...] = ()
+    checkpoint: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

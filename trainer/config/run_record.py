@@ -17,6 +17,7 @@ from typing import Any
 import xxhash
 
 from trainer.checkpoint import retention
+from trainer.checkpoint.layout import RunDirectory
 from trainer.config import options
 from trainer.storage import checked_json, files
 
@@ -96,9 +97,11 @@ def complete(config: options.Config, given: Collection[str]) -> options.Config:
 
 
 def settle(
-    config: options.Config,
+    config: options.RunOptions,
     hyperparameters: Mapping[str, Any],
     facts: Mapping[str, Any],
+    *,
+    allowed: Collection[str] = (),
 ) -> Record:
     """Compares a command's choices with the run's own. Writes nothing.
 
@@ -106,6 +109,7 @@ def settle(
       config: of the command.
       hyperparameters: of the task, all of them.
       facts: what else the numbers depend on, such as the number of examples.
+      allowed: the names of choices that may differ.
 
     Raises:
       options.ConfigError: a choice that the numbers depend on differs and is not
@@ -119,7 +123,7 @@ def settle(
     different = _difference(_trajectory(before.choices), _trajectory(choices))
     if _reranked(before.choices, choices):
         different["best"] = [before.choices["best"], choices["best"]]
-    refused = {k: v for k, v in different.items() if k not in config.allow_change}
+    refused = {k: v for k, v in different.items() if k not in allowed}
     if refused:
         lines = [f"  {k}: {v[0]!r} there, {v[1]!r} here" for k, v in refused.items()]
         allow = " ".join(f"--allow_change={name}" for name in refused)
@@ -167,10 +171,10 @@ def read(path: pathlib.Path) -> Record:
         raise _unreadable(path, error) from error
 
 
-def write(directory: pathlib.Path, record: Record) -> None:
+def write(directory: RunDirectory, record: Record) -> None:
     """Writes `config.json`, and `run.flags`, which repeats the run elsewhere."""
-    checked_json.write(directory / "config.json", dataclasses.asdict(record))
-    files.write_atomically(directory / "run.flags", as_flags(record))
+    checked_json.write(directory.config, dataclasses.asdict(record))
+    files.write_atomically(directory.flags, as_flags(record))
 
 
 def as_flags(record: Record) -> str:
@@ -200,7 +204,7 @@ def _run_of(checkpoint: str) -> pathlib.Path | None:
 
 
 def _choices(
-    config: options.Config,
+    config: options.RunOptions,
     hyperparameters: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from trainer.storage.files import (
     write_atomically,
 )
 from trainer.task import Task, network_items
-from trainer.training import run
+from trainer.training import environment
 
 SUFFIX = {"keras": ".keras", "h5": ".h5", "weights": ".weights.h5"}
 CARD = "model_card.json"
@@ -81,7 +81,7 @@ def export(
       ExportError: something is there already, or the networks can't be written.
       roundtrip.ReloadError: it can't be loaded back, or says something else when it is.
       options.ConfigError: `--output` has fields that are not known.
-      store.DamagedCheckpointError: the files are not what was committed.
+      selection.DamagedCheckpointError: the files are not what was committed.
       compatibility.IncompatibleCheckpointError: the networks are not those of the task.
     """
     kind = choices.format if choices.format in options.EXPORTS else options.EXPORTS[0]
@@ -267,7 +267,7 @@ def _card(
             for name, source in found.sources.items()
             if not isinstance(source, tf.data.Dataset)
         },
-        "versions": run.versions(),
+        "versions": environment.versions(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

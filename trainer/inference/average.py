@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import time
 from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
-from trainer.checkpoint import catalog, manifest, retention, store, upkeep
+from trainer.checkpoint import catalog, layout, retention, selection, writer
+from trainer.checkpoint.layout import RunDirectory
 from trainer.config import options
 from trainer.inference import loaded
-from trainer.model import ema, steps
+from trainer.model import ema, loading, steps
 from trainer.storage import files
 from trainer.task import Task, checked_values, network_items
-
-DIRECTORY = "averaged"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,16 +59,16 @@ def average(
       rule: by which they are the best.
 
     Raises:
-      store.DamagedCheckpointError: the files of one are not what was committed.
+      selection.DamagedCheckpointError: the files of one are not what was committed.
       OSError: the new one can't be written.
     """
     found = loaded.load(choices, task, entries[0])
     current = found.state
-    store.load_all(entries[0], current)
+    loading.load_all(entries[0], current)
     live = ema.averaged(network_items(current.networks))
     means = {name: tf.zeros(one.shape, tf.float64) for name, one in live.items()}
     for entry in entries:
-        store.load_networks(entry, current)
+        loading.load_networks(entry, current)
         for name, variable in live.items():
             means[name] += tf.cast(variable, tf.float64) / len(entries)
     for name, variable in live.items():
@@ -79,16 +77,15 @@ def average(
     current.averages.reset()
     valid = found.examples(options.Config(eval_batch_size=choices.eval_batch_size))
     metrics = steps.EvaluationLoop(task, current.networks, valid).run() or {}
-    directory = choices.directory() / DIRECTORY / rule.metric
-    best = store.verified(entries[0])
-    current.progress["metrics"] = metrics
+    directory = RunDirectory(choices.directory()).averaged(rule.metric)
+    best = selection.verified(entries[0])
+    current.progress = dataclasses.replace(current.progress, metrics=metrics)
     current.pack()
-    draft = dataclasses.replace(best, metrics=metrics, created=round(time.time(), 3))
     files.make_directory(directory)
-    upkeep.remove(directory, best.step)  # of an earlier time
-    store.write(current.tree, directory, draft)
+    draft = dataclasses.replace(best, metrics=metrics)
+    writer.write_anew(current.tree, directory, draft)
     return Average(
-        prefix=directory / f"{manifest.PREFIX}-{best.step}",
+        prefix=layout.prefix(directory, best.step),
         metrics=metrics,
         beats=rule.improves(metrics[rule.metric], best.metrics[rule.metric]),
     )

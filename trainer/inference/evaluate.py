@@ -17,7 +17,7 @@ def evaluate(
     Raises:
       options.ConfigError: the task has no such split.
       data.DataError: the file that was given does not have what is needed.
-      store.DamagedCheckpointError: the files are not what was committed.
+      selection.DamagedCheckpointError: the files are not what was committed.
       compatibility.IncompatibleCheckpointError: the networks are not those of the task.
     """
     found = loaded.load(choices, task, entry)

@@ -17,12 +17,12 @@ import numpy as np
 import tensorflow as tf
 
 from trainer import data
-from trainer.checkpoint import catalog, store
+from trainer.checkpoint import catalog
 from trainer.config import options
-from trainer.data import stream
+from trainer.model import loading
 from trainer.model.state import State
 from trainer.task import Task
-from trainer.training import run
+from trainer.training import parts
 
 _OF_STREAM = 100
 
@@ -42,7 +42,7 @@ class Restored:
     task: Task
     state: State
     sources: Mapping[str, Any]
-    inputs: data.Shuffled | stream.Stream
+    inputs: parts.Inputs
     batches: int
 
     def examples(
@@ -91,14 +91,20 @@ def load(choices: options.Config, task: Task, entry: catalog.Entry) -> Restored:
     """Verifies a checkpoint and restores its networks.
 
     Raises:
-      store.DamagedCheckpointError: the files are not what was committed.
+      selection.DamagedCheckpointError: the files are not what was committed.
       compatibility.IncompatibleCheckpointError: the networks are not those of the task.
     """
     if choices.deterministic:
         tf.config.experimental.enable_op_determinism()
-    sources = run.seeded_sources(choices, task)
-    inputs, current = run.training(choices, task, sources)
-    store.load_networks(entry, current)
+    sources = parts.seeded_sources(task, choices.seed)
+    inputs, current = parts.build(
+        task,
+        sources,
+        batch_size=choices.batch_size,
+        seed=choices.seed,
+        ema=choices.ema,
+    )
+    loading.load_networks(entry, current)
     train = data.split(sources, "train")
     streamed = isinstance(train, tf.data.Dataset)
     batches = _OF_STREAM if streamed else math.ceil(len(train) / choices.batch_size)

@@ -18,7 +18,8 @@ import pathlib
 
 import keras
 
-from trainer.checkpoint import catalog, compatibility, manifest, store
+from trainer.checkpoint import compatibility, layout, manifest, selection
+from trainer.checkpoint.layout import RunDirectory
 from trainer.config import options, run_record
 from trainer.model.weights import read
 
@@ -26,7 +27,7 @@ from trainer.model.weights import read
 def weights(
     model: keras.Model,
     run_dir: str | os.PathLike[str],
-    checkpoint: str = catalog.BEST,
+    checkpoint: str = layout.BEST,
     *,
     network: str = "model",
 ) -> manifest.Manifest:
@@ -45,16 +46,16 @@ def weights(
       The manifest of the checkpoint: its step and metrics.
 
     Raises:
-      catalog.NoCheckpointError: there is no such checkpoint.
-      store.DamagedCheckpointError: its files are not what was committed.
+      selection.NoCheckpointError: there is no such checkpoint.
+      selection.DamagedCheckpointError: its files are not what was committed.
       compatibility.IncompatibleCheckpointError: the variables are other ones.
     """
-    directory = pathlib.Path(run_dir)
-    choices = run_record.read(directory / "config.json").choices
+    directory = RunDirectory(pathlib.Path(run_dir))
+    choices = run_record.read(directory.config).choices
     best = tuple(choices["best"])
     rules = options.Config(best=best).rules()
-    entry = catalog.select(directory, checkpoint, rules)
-    mark = store.verified(entry)
+    entry = selection.select(directory, checkpoint, rules)
+    mark = selection.verified(entry)
     saved = [one for one in mark.variables if one.path.startswith(f"{network}/")]
     built = [
         manifest.Variable(there.path, tuple(v.shape), v.dtype)

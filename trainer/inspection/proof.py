@@ -21,7 +21,8 @@ from collections.abc import Iterator, Sequence
 from absl import logging
 from tensorboard.backend.event_processing import event_accumulator
 
-from trainer.checkpoint import catalog
+from trainer.checkpoint import catalog, layout
+from trainer.checkpoint.layout import RunDirectory
 from trainer.errors import KeepstepError
 from trainer.inspection import diff
 from trainer.storage import failpoints
@@ -158,8 +159,8 @@ def _differences(
     """What differs, with the step at which it does; counts what was compared."""
     here, there = _checkpoints(straight), _checkpoints(killed)
     # Which recent ones there are may hang on the clock; not the last, nor the best.
-    needed = {f"{catalog.RECENT}/ckpt-{max(e.step for e in here.values())}"}
-    needed |= {name for name in here | there if name.startswith(catalog.BEST)}
+    needed = {f"{layout.RECENT}/ckpt-{max(e.step for e in here.values())}"}
+    needed |= {name for name in here | there if name.startswith(layout.BEST)}
     for name in sorted((here.keys() & there.keys()) | needed):
         compared["checkpoints"] += 1
         if name not in here or name not in there:
@@ -187,7 +188,7 @@ def _differences(
 def _checkpoints(run_dir: pathlib.Path) -> dict[str, catalog.Entry]:
     return {
         entry.prefix.relative_to(run_dir).as_posix(): entry
-        for entry in catalog.scan(run_dir)
+        for entry in catalog.scan(RunDirectory(run_dir)).entries
     }
 
 

@@ -6,21 +6,22 @@ No TensorFlow: they are there in a moment, also while the run is training.
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from trainer.checkpoint import catalog, manifest, retention
+from trainer.checkpoint import catalog, layout, manifest, retention
+from trainer.checkpoint.catalog import Catalog, Entry
+from trainer.checkpoint.layout import RunDirectory
 
 
 def list_checkpoints(
-    run_dir: pathlib.Path, rules: Sequence[retention.Best] = ()
+    directory: RunDirectory, rules: Sequence[retention.Best] = ()
 ) -> list[dict[str, Any]]:
     """One row a checkpoint file set, newest step first.
 
     Args:
-      run_dir: of the run.
+      directory: of the run.
       rules: what is best, for the ranks.
 
     Returns:
@@ -35,30 +36,35 @@ def list_checkpoints(
     Raises:
       FileNotFoundError: there is no such directory.
     """
-    entries = _scan(run_dir)
-    # As `catalog.select` has it: the first that can be read.
-    latest = next((entry for entry in entries if entry.manifest), None)
+    found = _scan(directory)
+    # As `selection.select` has it: the first that can be read.
+    latest = next((entry for entry, _ in found.readable), None)
     best_of: dict[int, list[str]] = {}
-    for directory in catalog.best_directories(run_dir):
-        for step in manifest.steps(directory):
-            best_of.setdefault(step, []).append(directory.name)
+    for home in directory.bests():
+        for step in sorted(found.home(home)):
+            best_of.setdefault(step, []).append(home.name)
     ranks: dict[int, dict[str, int]] = {}
     for rule in rules:
-        best = catalog.ranked(run_dir / catalog.BEST / rule.metric, rule)
+        best = found.ranked(directory.best(rule.metric), rule)
         for rank, entry in enumerate(best, start=1):
             ranks.setdefault(entry.step, {})[rule.metric] = rank
-    recent = run_dir / catalog.RECENT
     return [
         {
-            **_row(entry, latest=entry is latest, recent=entry.directory == recent),
+            **_row(
+                entry,
+                status,
+                latest=entry is latest,
+                recent=entry.directory == directory.recent,
+            ),
             "best_of": best_of.get(entry.step, []),
             "ranks": ranks.get(entry.step, {}),
         }
-        for entry in entries
+        for entry in found.entries
+        if (status := _status(entry)) == "ok" or not _is_gone(entry)
     ]
 
 
-def show_checkpoint(entry: catalog.Entry) -> dict[str, Any]:
+def show_checkpoint(entry: Entry) -> dict[str, Any]:
     """What the manifest of one checkpoint says.
 
     Raises:
@@ -81,37 +87,49 @@ def show_checkpoint(entry: catalog.Entry) -> dict[str, Any]:
     return shown
 
 
-def verify(run_dir: pathlib.Path) -> list[dict[str, Any]]:
+def verify(directory: RunDirectory) -> list[dict[str, Any]]:
     """Reads every byte of every checkpoint. Changes nothing.
+
+    Those that a running `train` deletes or replaces meanwhile are passed over.
 
     Returns:
       `{"path", "bytes", "problem": None or what is wrong}`, newest first, then what was
       set aside as damaged before.
     """
     rows = []
-    for entry in _scan(run_dir):
+    for entry in _scan(directory).entries:
         problem = entry.problem
         if entry.manifest is not None:
             try:
                 problem = manifest.damage(entry.directory, entry.manifest)
             except OSError as error:
                 problem = f"cannot be read: {error}"
+        if problem and _is_gone(entry):
+            continue
         size = entry.manifest.bytes if entry.manifest else 0
         rows.append({"path": str(entry.prefix), "bytes": size, "problem": problem})
-    for path in sorted(run_dir.rglob("*.json.damaged")):
+    for path in sorted(directory.root.rglob(f"*.json{layout.DAMAGED}")):
         rows.append({"path": str(path), "bytes": 0, "problem": "was set aside before"})
     return rows
 
 
-def _scan(run_dir: pathlib.Path) -> list[catalog.Entry]:
-    if not run_dir.is_dir():
+def _scan(directory: RunDirectory) -> Catalog:
+    if not directory.root.is_dir():
         raise FileNotFoundError(
-            f"there is no run directory {run_dir}. Check --run_dir, or train first."
+            f"there is no run directory {directory.root}. Check --run_dir, or train "
+            "first."
         )
-    return catalog.scan(run_dir)
+    return catalog.scan(directory)
 
 
-def _row(entry: catalog.Entry, *, latest: bool, recent: bool) -> dict[str, Any]:
+def _is_gone(entry: Entry) -> bool:
+    """Whether a running `train` has deleted or replaced it since it was read."""
+    if entry.manifest is not None:
+        return not manifest.is_current(entry.directory, entry.manifest)
+    return not layout.manifest_path(entry.directory, entry.step).exists()
+
+
+def _row(entry: Entry, status: str, *, latest: bool, recent: bool) -> dict[str, Any]:
     mark = entry.manifest
     return {
         "step": entry.step,
@@ -122,11 +140,11 @@ def _row(entry: catalog.Entry, *, latest: bool, recent: bool) -> dict[str, Any]:
         "bytes": mark.bytes if mark else 0,
         "created": mark.created if mark else None,
         "lineage": mark.lineage if mark else None,
-        "status": _status(entry),
+        "status": status,
     }
 
 
-def _status(entry: catalog.Entry) -> str:
+def _status(entry: Entry) -> str:
     if entry.manifest is None:
         return "damaged"
     for name, file in entry.manifest.files.items():

@@ -14,8 +14,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, final
 
 import keras
@@ -25,6 +24,7 @@ from keras.src.random import seed_generator
 from trainer.checkpoint import manifest
 from trainer.checkpoint.reader import Reader
 from trainer.model.ema import NAME, Averages, averaged
+from trainer.model.progress import Progress
 from trainer.task import (
     Batch,
     Task,
@@ -78,7 +78,7 @@ class State:
             for name in (*value_names, "examples")
         }
         self.averages = Averages(items, decay=ema)
-        self.progress: dict[str, Any] = {}
+        self.progress = Progress()
         self._packed = tf.Variable("{}", dtype=tf.string, name="progress")
         children: dict[str, Any] = {
             "step": self.step,
@@ -105,7 +105,7 @@ class State:
 
     def pack(self) -> None:
         """Puts what lives in Python into the tree; call it before each save."""
-        self._packed.assign(json.dumps(self.progress, sort_keys=True))
+        self._packed.assign(self.progress.to_json())
         # The manager adds one. So the counter, too, depends on the step alone.
         self.tree.save_counter.assign(self.step - 1)
 
@@ -117,9 +117,9 @@ class State:
           tf.errors.DataLossError, ...: the bytes are damaged.
         """
         self.tree.restore(prefix).assert_consumed()
-        self.progress = json.loads(self._packed.numpy())
+        self.progress = Progress.from_json(self._packed.numpy())
 
-    def restore_networks(self, prefix: str, saved: Sequence[manifest.Variable]) -> None:
+    def restore_networks(self, prefix: str) -> None:
         """Puts the saved values into the networks alone, averages where there are any.
 
         Raises:
@@ -127,9 +127,10 @@ class State:
         """
         reader = tf.train.Checkpoint(**self._network_parts)
         reader.read(prefix).assert_existing_objects_matched().expect_partial()
-        if any(one.path.startswith(f"{NAME}/") for one in saved):
+        saved = Reader(prefix)
+        if saved.has(NAME):
             live = averaged(network_items(self.networks))
-            averages = Reader(prefix).listed(NAME)
+            averages = saved.listed(NAME)
             for variable, average in zip(live.values(), averages, strict=True):
                 variable.assign(average)
 

@@ -9,26 +9,35 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import json
 import os
 import pathlib
 import shutil
-import socket
 from collections.abc import Iterator
 
-import filelock
 import xxhash
 
-from trainer.errors import KeepstepError
 from trainer.storage import failpoints
 
 _CHUNK_BYTES = 1 << 20
-# What a file system answers when it has no hard links, or not between these two.
+# The answers of a file system that has no hard links, or none between these two.
 _NO_LINKS = (errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
 
-class LockedError(KeepstepError, RuntimeError):
-    """Another process writes to this run directory."""
+def same(one: pathlib.Path, other: pathlib.Path) -> bool:
+    """Whether two paths lead to one file or directory, however they are spelled."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def names(directory: pathlib.Path) -> list[str]:
+    """What a directory holds; nothing, if there is none."""
+    try:
+        with os.scandir(directory) as entries:
+            return [entry.name for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def make_directory(path: pathlib.Path) -> None:
@@ -51,6 +60,14 @@ def make_directory(path: pathlib.Path) -> None:
         ) from error
 
 
+def touch(path: pathlib.Path) -> None:
+    """Creates an empty file, durably; one that is there already is fine."""
+    failpoints.point("storage.touch")
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    sync(path.parent)
+
+
 def write_atomically(path: pathlib.Path, content: str) -> None:
     """Replaces `path` by `content` so that a reader, or a crash, meets old or new."""
     with replacing(path) as temporary:
@@ -63,11 +80,14 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a name to write to; what is there in the end takes the place of `path`."""
     temporary = path.with_name(path.name + ".tmp")
     try:
+        # A link under this name would lead the writer elsewhere.
+        temporary.unlink(missing_ok=True)
         yield temporary
         sync(temporary)
         replace(temporary, path)
     except BaseException:
-        delete(temporary)
+        with contextlib.suppress(OSError):
+            delete(temporary)
         raise
 
 
@@ -89,11 +109,16 @@ def sync(path: pathlib.Path) -> None:
 
 
 def link(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Gives the bytes of `source` a second name; copies where links are refused."""
+    """Gives the bytes of `source` a second name; copies where links are refused.
+
+    Where both are one file already, nothing happens.
+    """
+    if same(source, target) and not target.is_symlink():
+        return
     target.unlink(missing_ok=True)
     failpoints.point("storage.link")
     try:
-        os.link(source, target)
+        os.link(source, target, follow_symlinks=True)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
@@ -101,12 +126,21 @@ def link(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copies the bytes of a file so that `target` is whole whenever it is there."""
-    temporary = target.with_name(target.name + ".tmp")
-    failpoints.point("storage.copy")
-    shutil.copyfile(source, temporary)
-    sync(temporary)
-    replace(temporary, target)
+    """Copies the bytes of a file so that `target` is whole whenever it is there.
+
+    Raises:
+      OSError: it can't be written, or does not read back as it was.
+    """
+    if same(source, target):
+        return
+    with replacing(target) as temporary:
+        failpoints.point("storage.copy")
+        shutil.copyfile(source, temporary)
+        sync(temporary)
+        if checksum(source) != checksum(temporary):
+            raise OSError(
+                errno.EIO, "the copy does not read back as it was", str(target)
+            )
 
 
 def delete(path: pathlib.Path) -> None:
@@ -139,42 +173,9 @@ def secure(file: io.FileIO) -> str:
     return _digest(file)
 
 
-@contextlib.contextmanager
-def lock(path: pathlib.Path) -> Iterator[None]:
-    """Holds the lock file `path`; the kernel lets go of it when the process dies.
-
-    Raises:
-      LockedError: another process holds it; says which.
-    """
-    holder = filelock.FileLock(path)
-    try:
-        holder.acquire(timeout=0)
-    except filelock.Timeout:
-        raise LockedError(
-            f"{path.parent} is being written by {_read_holder(path)}. One run "
-            "directory has one writer: wait for that run, stop it, or give "
-            "another --run_dir."
-        ) from None
-    try:
-        path.write_text(
-            json.dumps({"host": socket.gethostname(), "pid": os.getpid()}) + "\n"
-        )
-        yield
-    finally:
-        holder.release()
-
-
 def _digest(file: io.FileIO) -> str:
     digest = xxhash.xxh3_128()
     buffer = memoryview(bytearray(_CHUNK_BYTES))
     while count := file.readinto(buffer):
         digest.update(buffer[:count])
     return digest.hexdigest()
-
-
-def _read_holder(path: pathlib.Path) -> str:
-    try:
-        holder = json.loads(path.read_text())
-        return f"process {holder['pid']} on {holder['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"

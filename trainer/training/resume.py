@@ -1,6 +1,6 @@
 """Where a run begins: at the newest good checkpoint, further back, or at step 0.
 
-    run = resume.begin(run, task)
+    run = resume.begin(run, task, start)
 
 Afterwards the state, the checkpoints and the event files all speak of the same step.
 """
@@ -11,17 +11,20 @@ import dataclasses
 
 from absl import logging
 
-from trainer.checkpoint import catalog, manifest, store
-from trainer.config import options, run_record
+from trainer.checkpoint import selection
+from trainer.checkpoint.manifest import Manifest
+from trainer.config import run_record
+from trainer.config.options import ConfigError, StartOptions
 from trainer.data import stream
-from trainer.model import audit
+from trainer.model import audit, loading
+from trainer.model.steps import NonFiniteError
 from trainer.reporting import event_rollback, reporter
 from trainer.storage import failpoints
 from trainer.task import Task
 from trainer.training.run import Run
 
 
-def begin(run: Run, task: Task) -> Run:
+def begin(run: Run, task: Task, start: StartOptions) -> Run:
     """Audits the state, then restores it or leaves it as it was built.
 
     Raises:
@@ -32,10 +35,63 @@ def begin(run: Run, task: Task) -> Run:
     """
     failpoints.point("start-up")
     run = dataclasses.replace(run, inexact=_audit(run))
-    run.keeper.upkeep.prepare()
-    run = _go_back(run)
-    _resume(run, task)
+    run.store.prepare()
+    run = _go_back(run, start.checkpoint)
+    _check_start(run, start.resume)
+    found = _restore(run)
+    run_record.write(run.directory, run.record)
+    total = run.schedule.total
+    if found is not None:
+        logging.info(
+            "resumed %s at step %d of %d", run.directory.root, found.step, total
+        )
+        return run
+    if init_from := run.record.choices["init_from"]:
+        _take_weights(run, init_from)
+    run.reporter.describe(
+        task.hyperparameters(),
+        run_record.as_flags(run.record),
+        kind=reporter.EVAL if run.evaluation else reporter.TRAIN,
+    )
+    logging.info("training %s from scratch to step %d", run.directory.root, total)
     return run
+
+
+def rewind(run: Run, error: NonFiniteError) -> None:
+    """Goes back to the newest scheduled checkpoint, and past the data in between.
+
+    All of it follows from the state: a run that is killed here does it again, and one
+    that was stopped on the way, which makes a checkpoint more, goes back no less far.
+
+    Raises:
+      steps.NonFiniteError: a bad loss ends this run, or there is nothing to go back to.
+    """
+    rewinds = run.state.progress.rewinds
+    if run.max_rewinds is None:
+        raise error
+    if rewinds >= run.max_rewinds:
+        raise NonFiniteError(
+            f"{error} It was rewound {rewinds} times already (--max_rewinds)."
+        ) from None
+    bad = int(run.state.step.numpy())
+    skipped = int(run.state.skipped.numpy())
+    run.saver.wait()
+    found = _restore(run, scheduled=True)
+    if found is None:
+        raise error
+    # The checkpoint knows nothing of the rewinds since it was made.
+    past = skipped + bad - found.step
+    run.inputs.skip(past - int(run.state.skipped.numpy()))
+    run.state.skipped.assign(past)
+    run.state.progress = run.state.progress.rewound(rewinds + 1)
+    logging.warning(
+        "rewound to step %d, past the data of %d steps (rewind %d of %d): %s",
+        found.step,
+        bad - found.step,
+        rewinds + 1,
+        run.max_rewinds,
+        error,
+    )
 
 
 def _audit(run: Run) -> tuple[str, ...]:
@@ -50,86 +106,65 @@ def _audit(run: Run) -> tuple[str, ...]:
             run.evaluation.traced, run.state.tree, place="the evaluation"
         )
         findings += [finding for finding in more if finding.subject not in known]
-    if findings and not run.choices.allow_inexact:
+    if findings and not run.record.choices["allow_inexact"]:
         raise audit.IncompleteStateError(audit.describe(findings))
     for finding in findings:
         logging.warning("a resumed run will not be exact: %s", finding.what)
     return tuple(finding.what for finding in findings)
 
 
-def _go_back(run: Run) -> Run:
+def _go_back(run: Run, asked: str) -> Run:
     """Begins a new lineage at the checkpoint that the user names, if one is named.
 
     The same command once more doesn't go back again: it resumes.
     """
-    asked, lineages = run.choices.checkpoint, run.record.lineages
+    lineages = run.record.lineages
     if not asked or (lineages and lineages[-1]["asked"] == asked):
         return run
-    directory, number = run.choices.directory(), len(lineages) + 1
-    entry = catalog.select(directory, asked, run.best)
-    event_rollback.copy(directory / "summaries", directory / "abandoned" / str(number))
-    run.keeper.go_back(entry, run.state, number)
+    directory = run.directory
+    entry = selection.select(directory, asked, run.best)
+    number = directory.unused_number()
+    event_rollback.copy(directory.summaries, directory.abandoned(number))
+    run.store.go_back(entry, run.state, number)
     noted = run.record.gone_back(asked, entry.step)
     run_record.write(directory, noted)
     logging.info(
-        "gone back to %s; what came later is in %s/abandoned/%d",
+        "gone back to %s; what came later is in %s",
         entry.prefix,
-        directory,
-        number,
+        directory.abandoned(number),
     )
     return dataclasses.replace(run, record=noted)
 
 
-def _resume(run: Run, task: Task) -> None:
-    """Restores the newest good checkpoint, or begins at step 0."""
-    directory, resume = run.choices.directory(), run.choices.resume
-    exists = bool(catalog.scan(directory))
-    if resume == "never" and exists:
-        raise options.ConfigError(
-            f"{directory} has checkpoints already, and --resume=never says not to go "
+def _check_start(run: Run, resume: str) -> None:
+    """Compares what is there with what the user expects to be there."""
+    root, entries = run.directory.root, run.store.upkeep.catalog.entries
+    if resume == "never" and entries:
+        raise ConfigError(
+            f"{root} has checkpoints already, and --resume=never says not to go "
             "on from them. Give another --run_dir."
         )
-    if resume == "require" and not exists:
-        raise options.ConfigError(
-            f"{directory} has no checkpoint to go on from, and --resume=require asks "
+    if resume == "require" and not entries:
+        raise ConfigError(
+            f"{root} has no checkpoint to go on from, and --resume=require asks "
             "for one. Check --run_dir, or leave --resume out to begin."
         )
-    if exists and not (directory / "config.json").exists():
-        _check_digest(run)
-    found = restore(run)
-    run_record.write(directory, run.record)
-    total = run.schedule.total
-    if found is None:
-        if run.choices.init_from:
-            _take_weights(run)
-        run.reporter.describe(
-            task.hyperparameters(),
-            run_record.as_flags(run.record),
-            kind=reporter.EVAL if run.evaluation else reporter.TRAIN,
-        )
-        logging.info("training %s from scratch to step %d", directory, total)
-        return
-    logging.info("resumed %s at step %d of %d", directory, found.step, total)
+    if entries and not run.directory.config.exists():
+        digests = {e.manifest.config_digest for e in entries if e.manifest}
+        if digests and run.record.digest not in digests:
+            raise ConfigError(
+                f"{root} has checkpoints that were made with other choices, and its "
+                "config.json, which says with which, is missing. Bring it back, start "
+                "with the same choices, or give another --run_dir."
+            )
 
 
-def _check_digest(run: Run) -> None:
-    """Without `config.json`, a manifest says at least whether the choices are right."""
-    directory = run.choices.directory()
-    digests = {e.manifest.config_digest for e in catalog.scan(directory) if e.manifest}
-    if digests and run.record.digest not in digests:
-        raise options.ConfigError(
-            f"{directory} has checkpoints that were made with other choices, and its "
-            "config.json, which says with which, is missing. Bring it back, start with "
-            "the same choices, or give another --run_dir."
-        )
-
-
-def _take_weights(run: Run) -> None:
+def _take_weights(run: Run, asked: str) -> None:
     """Begins with the weights of another checkpoint, and says which fit."""
-    directory, asked = run.choices.directory(), run.choices.init_from
-    match = store.load_weights(catalog.select(directory, asked, ()), run.state)
+    entry = selection.select(run.directory, asked, ())
+    match = loading.load_weights(entry, run.state)
     if not match.taken:
-        raise options.ConfigError(
+        raise ConfigError(
             f"--init_from={asked}: not one of its weights fits by path and shape. It "
             f"has {', '.join(match.unused[:4])}, ...; expected "
             f"{', '.join(match.fresh[:4])}, ..."
@@ -143,22 +178,20 @@ def _take_weights(run: Run) -> None:
     )
 
 
-def restore(run: Run, *, scheduled: bool = False) -> manifest.Manifest | None:
+def _restore(run: Run, *, scheduled: bool = False) -> Manifest | None:
     """Brings the state and the event files back to the newest good checkpoint.
 
     Args:
       run: where.
       scheduled: only to one that the schedule made; if there is none, nothing changes.
     """
-    found = run.keeper.restore(run.state, scheduled=scheduled)
+    found = run.store.restore(run.state, scheduled=scheduled)
     if scheduled and found is None:
         return None
     run.reporter.close()
-    summaries = run.choices.directory() / "summaries"
-    event_rollback.cut(summaries, found.events if found else {})
+    event_rollback.cut(run.directory.summaries, found.events if found else {})
     if found is None:
         return None
-    _recover_records(run)
     for name, (old, new) in run.state.apply_learning_rates().items():
         logging.warning(
             "the learning rate of %s was %g and is now %g, as the configuration says",
@@ -167,26 +200,3 @@ def restore(run: Run, *, scheduled: bool = False) -> manifest.Manifest | None:
             new,
         )
     return found
-
-
-def _recover_records(run: Run) -> None:
-    """Takes from the directories the records that have no checkpoint there.
-
-    So it is for metrics that are ranked anew, and after going back.
-    """
-    progress = run.state.progress
-    kept = progress.get("records", {})
-    records = dict(kept)
-    for rule in run.best:
-        directory = run.choices.directory() / catalog.BEST / rule.metric
-        ranked = catalog.ranked(directory, rule)
-        record = records.get(rule.metric, {})
-        steps = [entry.step for entry in ranked]
-        if record.get("mode") == rule.mode and record["step"] in steps:
-            continue
-        records.pop(rule.metric, None)
-        if ranked and ranked[0].manifest:
-            value = ranked[0].manifest.metrics[rule.metric]
-            records[rule.metric] = {"step": steps[0], "value": value, "mode": rule.mode}
-    if records != kept:
-        progress["records"] = records

@@ -1,80 +1,94 @@
 """The parts of a run, put together from its choices and its task.
 
-`loop` tells what they do with each other. Nothing here writes to the run directory.
+`loop` tells what they do with each other. The choices are taken apart here, once: each
+part gets what concerns it. Nothing here writes to the run directory.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import platform
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import keras
 import tensorflow as tf
 
-import trainer
 from trainer import data
-from trainer.checkpoint import retention, store, upkeep
+from trainer.checkpoint.layout import RunDirectory
+from trainer.checkpoint.retention import Best
 from trainer.checkpoint.saver import Saver
+from trainer.checkpoint.store import Store
 from trainer.config import options, run_record
+from trainer.config.options import ConfigError, RunOptions, StartOptions
 from trainer.data import stream
-from trainer.model import prediction, steps
-from trainer.model.state import State, build
+from trainer.model.state import State
+from trainer.model.steps import EvaluationLoop, TrainLoop
 from trainer.reporting.reporter import Reporter
 from trainer.task import Task
-from trainer.training import preemption
+from trainer.training import parts, preemption
+from trainer.training.early_stop import EarlyStop
+from trainer.training.schedule import Schedule
 
 
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """When what is due: at multiples of these, counted in steps from the very start.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run, ready to go.
 
     Attributes:
-      total: the last step, where everything is due.
-      report: for the training scalars.
-      evaluate: for evaluations.
-      save: for checkpoints; 0: the clock says when.
+      max_rewinds: how often it may go back from a bad loss; None: a bad loss ends it.
+      save_every_secs: by the clock; 0: by `save_overhead`, unless steps are given.
+      save_overhead: the percentage of the time that saving may take.
     """
 
-    total: int
-    report: int
-    evaluate: int
-    save: int
-
-    def due(self, step: int, every: int) -> bool:
-        """Whether what happens `every` so many steps happens at this one."""
-        is_multiple = retention.is_multiple(step, every)
-        return step > 0 and (step >= self.total or is_multiple)
-
-    def next_border(self, step: int) -> int:
-        """The next step at which anything is due."""
-        everies = [every for every in (self.report, self.evaluate, self.save) if every]
-        return min(self.total, *((step // every + 1) * every for every in everies))
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One run, ready to go."""
-
-    choices: options.Config
+    directory: RunDirectory
     record: run_record.Record
     schedule: Schedule
-    best: tuple[retention.Best, ...]
+    best: tuple[Best, ...]
+    early_stop: EarlyStop
+    max_rewinds: int | None
+    save_every_secs: float
+    save_overhead: float
     state: State
-    keeper: store.Keeper
+    store: Store
     saver: Saver
-    inputs: data.Shuffled | stream.Stream
-    train_loop: steps.TrainLoop
-    evaluation: steps.EvaluationLoop | None
+    inputs: parts.Inputs
+    train_loop: TrainLoop
+    evaluation: EvaluationLoop | None
     figures: Callable[[], Mapping[str, Any]]
     reporter: Reporter
     stop: preemption.Request
     inexact: tuple[str, ...] = ()
 
+    def evaluates(self, step: int) -> bool:
+        """Whether an evaluation is due."""
+        return self.evaluation is not None and self.schedule.evaluates(step)
 
-def assemble(choices: options.Config, task: Task, stop: preemption.Request) -> Run:
+    def is_complete(self, step: int) -> bool:
+        """Whether everything is done, or nothing got better for long enough."""
+        progress = self.state.progress
+        if self.evaluates(step) and progress.evaluated != step:
+            return False
+        return step >= self.schedule.total or self.early_stop.is_due(progress)
+
+    def saves(self, step: int) -> bool:
+        """Whether a checkpoint is due: by step, as one of the best, or by the clock."""
+        metrics = self.state.progress.metrics_at(step)
+        if self.schedule.saves(step) or (metrics and self.saver.is_best(step, metrics)):
+            return True
+        if self.schedule.save and not self.save_every_secs:
+            return False
+        return self.saver.is_due(
+            every_secs=self.save_every_secs, overhead_percent=self.save_overhead
+        )
+
+
+def assemble(
+    choices: RunOptions,
+    task: Task,
+    stop: preemption.Request,
+    start: StartOptions,
+    progress: str,
+) -> Run:
     """Builds the data, the state and what works on them.
 
     Raises:
@@ -83,79 +97,57 @@ def assemble(choices: options.Config, task: Task, stop: preemption.Request) -> R
       stream.StreamError: it is a dataset whose position can't be saved.
       task.TaskError: the task doesn't keep its side of the contract.
     """
-    sources = seeded_sources(choices, task)
+    directory = RunDirectory(choices.directory())
+    sources = parts.seeded_sources(task, choices.seed)
     examples = data.split(sources, "train")
-    noted = run_record.settle(choices, task.hyperparameters(), _facts(examples))
+    record = run_record.settle(
+        choices, task.hyperparameters(), _facts(examples), allowed=start.allow_change
+    )
     schedule = _schedule(choices, examples)
-    inputs, current = training(choices, task, sources)
+    inputs, state = parts.build(
+        task,
+        sources,
+        batch_size=choices.batch_size,
+        seed=choices.seed,
+        ema=choices.ema,
+    )
     if isinstance(inputs, stream.Stream):
         inputs.check()
-    evaluation = _evaluation(choices, task, sources, current)
+    valid = data.split(sources, "valid") if "valid" in sources else None
+    size = choices.eval_batch_size
+    evaluation = _evaluation(task, valid, state, size, choices.rules())
     best = choices.rules() if evaluation else ()
-    if not best and (choices.early_stop_patience or choices.early_stop_metric):
-        raise options.ConfigError(
-            "early stopping needs a metric that gets better: give --best=name:min|max, "
-            "and a split 'valid' to evaluate it on."
-        )
-    keeper = store.Keeper(upkeep.Upkeep.of(choices))
+    reporter = Reporter(
+        directory.summaries,
+        progress=progress,
+        total_steps=schedule.total,
+        batch_size=choices.batch_size,
+    )
+    store = Store(directory, choices.retention())
     return Run(
-        choices=choices,
-        record=noted,
+        directory=directory,
+        record=record,
         schedule=schedule,
         best=best,
-        state=current,
-        keeper=keeper,
-        saver=Saver(keeper, current),
-        inputs=inputs,
-        train_loop=steps.TrainLoop(task, current, inputs),
-        evaluation=evaluation,
-        figures=_figures(choices, task, sources, current),
-        reporter=Reporter(
-            choices.directory() / "summaries",
-            progress=choices.progress,
-            total_steps=schedule.total,
-            batch_size=choices.batch_size,
+        early_stop=_early_stop(choices, best),
+        max_rewinds=choices.max_rewinds if choices.on_nonfinite == "rewind" else None,
+        save_every_secs=choices.save_every_secs,
+        save_overhead=choices.save_overhead,
+        state=state,
+        store=store,
+        saver=Saver(
+            store,
+            state,
+            stops=choices.on_save_error == "stop",
+            before=reporter.flush,
         ),
+        inputs=inputs,
+        train_loop=TrainLoop(task, state, inputs),
+        evaluation=evaluation,
+        figures=parts.figures(task, valid, state.networks, size),
+        reporter=reporter,
         stop=stop,
     )
-
-
-def seeded_sources(choices: options.Config, task: Task) -> Mapping[str, Any]:
-    """The task's data; what it draws at random without a seed hangs on `--seed`."""
-    keras.utils.set_random_seed(choices.seed)
-    return task.sources()
-
-
-def training(
-    choices: options.Config, task: Task, sources: Mapping[str, Any]
-) -> tuple[data.Shuffled | stream.Stream, State]:
-    """The batches that training sees, and the state that it moves.
-
-    Raises:
-      data.DataError: there is no split `train`.
-    """
-    examples = data.split(sources, "train")
-    iterator = None
-    inputs: data.Shuffled | stream.Stream
-    if isinstance(examples, tf.data.Dataset):
-        inputs = stream.Stream(
-            task=task,
-            dataset=examples,
-            batch_size=choices.batch_size,
-            seed=choices.seed,
-        )
-        iterator = inputs.iterator
-    else:
-        inputs = data.Shuffled(
-            task=task,
-            source=examples,
-            batch_size=choices.batch_size,
-            seed=choices.seed,
-        )
-    current = build(
-        task, inputs.batch, seed=choices.seed, iterator=iterator, ema=choices.ema
-    )
-    return inputs, current
 
 
 def _facts(examples: Any) -> dict[str, Any]:
@@ -165,14 +157,14 @@ def _facts(examples: Any) -> dict[str, Any]:
     return {"train_data": f"{len(examples)} examples"}
 
 
-def _schedule(choices: options.Config, examples: Any) -> Schedule:
+def _schedule(choices: RunOptions, examples: Any) -> Schedule:
     if not choices.steps and not choices.epochs:
-        raise options.ConfigError(
+        raise ConfigError(
             "nothing says how long to train: give --steps=N or --epochs=N."
         )
     if isinstance(examples, tf.data.Dataset):
         if not choices.steps or not choices.evaluate_every_steps:
-            raise options.ConfigError(
+            raise ConfigError(
                 "the training data is a stream, which has no epochs: give --steps=N "
                 "and --evaluate_every_steps=N."
             )
@@ -191,49 +183,28 @@ def _schedule(choices: options.Config, examples: Any) -> Schedule:
 
 
 def _evaluation(
-    choices: options.Config,
-    task: Task,
-    sources: Mapping[str, Any],
-    current: State,
-) -> steps.EvaluationLoop | None:
+    task: Task, valid: Any, state: State, batch_size: int, rules: tuple[Best, ...]
+) -> EvaluationLoop | None:
     """The evaluation of `valid`, if the task has it; checks the metrics of `--best`."""
-    if "valid" not in sources:
+    if valid is None:
         return None
-    valid = data.ordered(data.split(sources, "valid"), choices.eval_batch_size)
-    evaluation = steps.EvaluationLoop(task, current.networks, valid)
-    for rule in choices.rules():
+    batches = data.ordered(valid, batch_size)
+    evaluation = EvaluationLoop(task, state.networks, batches)
+    for rule in rules:
         if rule.metric not in evaluation.names:
-            raise options.ConfigError(
+            raise ConfigError(
                 f"--best={rule}: the task has no metric {rule.metric!r}."
                 f"{options.suggest(rule.metric, evaluation.names)}"
             )
     return evaluation
 
 
-def _figures(
-    choices: options.Config,
-    task: Task,
-    sources: Mapping[str, Any],
-    current: State,
-) -> Callable[[], Mapping[str, Any]]:
-    """Draws the task's figures of the networks as they are, if it has any."""
-    if "valid" not in sources or type(task).figures is Task.figures:
-        return dict
-    valid = data.ordered(data.split(sources, "valid"), choices.eval_batch_size)
-    predictor = prediction.Predictor(task, current.networks, valid.element_spec[0])
-
-    def draw() -> Mapping[str, Any]:
-        examples, predicted = zip(*predictor.run(valid), strict=True)
-        return task.figures(prediction.joined(examples), prediction.joined(predicted))
-
-    return draw
-
-
-def versions() -> dict[str, str]:
-    """Of what makes the numbers."""
-    return {
-        "keepstep": trainer.__version__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "python": platform.python_version(),
-    }
+def _early_stop(choices: RunOptions, best: tuple[Best, ...]) -> EarlyStop:
+    metric, patience = choices.early_stop_metric, choices.early_stop_patience
+    if not best and (patience or metric):
+        raise ConfigError(
+            "early stopping needs a metric that gets better: give --best=name:min|max, "
+            "and a split 'valid' to evaluate it on."
+        )
+    delta = choices.early_stop_min_delta
+    return EarlyStop.by(best, metric, patience=patience, min_delta=delta)

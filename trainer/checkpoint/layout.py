@@ -1,0 +1,186 @@
+"""The format of a run directory: every name in it, and what stands under it.
+
+    config.json              the choices of the run; what each resume changed
+    run.flags                the same as a flagfile
+    run.lock                 who writes here, while somebody does
+    recent/                  the newest checkpoints
+      ckpt-1200.index        TensorFlow's files of the checkpoint of step 1200: its
+      ckpt-1200.data-00000-of-00001        tensors, in one file or more
+      ckpt-1200.json         its manifest, written last: without one it is no checkpoint
+      ckpt-1200.partial      its files are being made; gone once the manifest is there
+      ckpt-1200.deleting     its files are being deleted; was the manifest
+      ckpt-1200.json.damaged          set aside: damaged, as its manifest showed
+      ckpt-1200.index.unclaimed       set aside: no manifest and no mark speaks for it
+      checkpoint             TensorFlow's own list, derived from the manifests
+      staging/               a step that is committed already, saved once more
+    best/accuracy/           the best checkpoints by a metric, as hard links
+    averaged/accuracy/       averages of the best, made by `average`
+    exports/keras/1200/      written by `export`
+    summaries/train/         event files for TensorBoard
+    summaries/eval/
+    abandoned/1/             set aside when the run went back to an earlier checkpoint
+
+Nothing in it is absolute: a run can be moved and renamed. Only JSON and TensorFlow's
+tensors are parsed, never code, and nothing is written through a link that leads out of
+it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import final
+
+from trainer.errors import KeepstepError
+from trainer.storage import files
+
+PREFIX = "ckpt"
+RECENT, BEST, AVERAGED, ABANDONED = "recent", "best", "averaged", "abandoned"
+PARTIAL, DELETING = ".partial", ".deleting"
+DAMAGED, UNCLAIMED = ".damaged", ".unclaimed"
+LIST = "checkpoint"
+# Names are matched whole; the numbers are those that a step can have.
+MANIFEST = re.compile(r"ckpt-(0|[1-9]\d{0,17})\.json", re.ASCII)
+DATA = re.compile(r"ckpt-(\d{1,18})\.(index|data-\d{5}-of-\d{5})", re.ASCII)
+_OWNED = ("recent", "best", "averaged", "exports", "summaries", "abandoned")
+
+
+class OutsideError(KeepstepError, ValueError):
+    """A link in a run directory leads out of it."""
+
+
+def prefix(directory: pathlib.Path, step: int) -> pathlib.Path:
+    """The path of a checkpoint that `tf.train.Checkpoint.read` takes."""
+    return directory / f"{PREFIX}-{step}"
+
+
+def manifest_path(directory: pathlib.Path, step: int) -> pathlib.Path:
+    """Where the manifest of a step is."""
+    return directory / f"{PREFIX}-{step}.json"
+
+
+def marker(directory: pathlib.Path, step: int, kind: str) -> pathlib.Path:
+    """Where the mark `PARTIAL` or `DELETING` of a step is."""
+    return directory / f"{PREFIX}-{step}{kind}"
+
+
+def staging(directory: pathlib.Path) -> pathlib.Path:
+    """Where a step that a directory holds already is saved once more."""
+    return directory / "staging"
+
+
+def steps(directory: pathlib.Path) -> list[int]:
+    """The steps that have a manifest, in rising order."""
+    found = (MANIFEST.fullmatch(name) for name in files.names(directory))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def data_files(directory: pathlib.Path, step: int) -> list[pathlib.Path]:
+    """TensorFlow's files of one step that are there, sorted by name."""
+    matches = (DATA.fullmatch(name) for name in files.names(directory))
+    names = sorted(m[0] for m in matches if m and int(m[1]) == step)
+    return [directory / name for name in names]
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class RunDirectory:
+    """The places in one run directory."""
+
+    root: pathlib.Path
+
+    @property
+    def config(self) -> pathlib.Path:
+        """The choices of the run."""
+        return self.root / "config.json"
+
+    @property
+    def flags(self) -> pathlib.Path:
+        """The choices as a flagfile."""
+        return self.root / "run.flags"
+
+    @property
+    def lock(self) -> pathlib.Path:
+        """Says who writes here."""
+        return self.root / "run.lock"
+
+    @property
+    def recent(self) -> pathlib.Path:
+        """Where the rolling checkpoints are."""
+        return self.root / RECENT
+
+    @property
+    def staging(self) -> pathlib.Path:
+        """Where a step that is committed already is saved once more."""
+        return staging(self.recent)
+
+    @property
+    def summaries(self) -> pathlib.Path:
+        """Where the event files are."""
+        return self.root / "summaries"
+
+    def best(self, metric: str) -> pathlib.Path:
+        """Where the best checkpoints by a metric are."""
+        return self.root / BEST / metric
+
+    def bests(self) -> list[pathlib.Path]:
+        """The directories of the best checkpoints that are there, one per metric."""
+        root = self.root / BEST
+        return sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+
+    def homes(self) -> list[pathlib.Path]:
+        """Every directory in which the run keeps its checkpoints."""
+        return [self.recent, *self.bests()]
+
+    def home_of(self, directory: pathlib.Path) -> pathlib.Path | None:
+        """Which home of this run a directory is, however it is spelled."""
+        return next((one for one in self.homes() if files.same(one, directory)), None)
+
+    def averaged(self, metric: str) -> pathlib.Path:
+        """Where the averages of the best by a metric are."""
+        return self.root / AVERAGED / metric
+
+    def export(self, kind: str, step: int) -> pathlib.Path:
+        """Where the export of a step in one format is."""
+        return self.root / "exports" / kind / str(step)
+
+    def abandoned(self, number: int) -> pathlib.Path:
+        """What one going back set aside."""
+        return self.root / ABANDONED / str(number)
+
+    def unused_number(self) -> int:
+        """One more than every number that `abandoned` holds."""
+        taken = files.names(self.root / ABANDONED)
+        return 1 + max((int(name) for name in taken if name.isdecimal()), default=0)
+
+    def check_links(self) -> None:
+        """Makes sure that whoever writes here writes nowhere else.
+
+        Raises:
+          OutsideError: a directory of the run is a link that leads out of it.
+        """
+        root = self.root.resolve()
+        for path in self._links():
+            target = path.resolve()
+            if root not in (target, *target.parents):
+                raise OutsideError(
+                    f"{path} is a link that leads out of the run directory, to "
+                    f"{target}; nothing is written through it. Put the directory "
+                    "itself in its place, or give another --run_dir."
+                )
+
+    def _links(self) -> Iterator[pathlib.Path]:
+        """The directories of ours, or in one of ours, that are links."""
+        waiting = [self.root / name for name in _OWNED]
+        while waiting:
+            path = waiting.pop()
+            if path.is_symlink():
+                yield path
+            elif path.is_dir():
+                with os.scandir(path) as entries:
+                    waiting += [
+                        path / entry.name for entry in entries if entry.is_dir()
+                    ]

@@ -1,0 +1,53 @@
+"""Checkpoints read into a state that is built: all of it, or the networks alone.
+
+    loading.load_networks(entry, state)      # to evaluate, predict, export
+
+Every byte is verified first; no file is changed.
+"""
+
+from __future__ import annotations
+
+from trainer.checkpoint import compatibility, selection
+from trainer.checkpoint.catalog import Entry
+from trainer.model import weights
+from trainer.model.state import State
+from trainer.task import network_items
+
+
+def load_networks(entry: Entry, current: State) -> None:
+    """Restores the networks of a checkpoint: the averages, where the run keeps them.
+
+    Raises:
+      selection.DamagedCheckpointError: the files are not what was committed.
+      compatibility.IncompatibleCheckpointError: the networks are other ones.
+    """
+    mark = selection.verified(entry)
+    built, saved = (
+        tuple(one for one in every if current.of_network(one.path))
+        for every in (current.describe(), mark.variables)
+    )
+    compatibility.check(built, saved, source=str(entry.prefix))
+    current.restore_networks(str(entry.prefix))
+
+
+def load_all(entry: Entry, current: State) -> None:
+    """Restores everything.
+
+    Raises:
+      selection.DamagedCheckpointError: the files are not what was committed.
+      compatibility.IncompatibleCheckpointError: it is of another state.
+    """
+    selection.verified(entry)
+    compatibility.check_entry(entry, current)
+    current.restore(str(entry.prefix))
+
+
+def load_weights(entry: Entry, current: State) -> weights.Match:
+    """Takes the weights that fit, by path and shape.
+
+    Raises:
+      selection.DamagedCheckpointError: the files are not what was committed.
+    """
+    saved = selection.verified(entry).variables
+    networks = network_items(current.networks)
+    return weights.take(current, weights.read(str(entry.prefix), saved, networks))

@@ -1,0 +1,52 @@
+"""What is best so far, told from the checkpoints: they are the one truth of it.
+
+    records = best.records(found, rules, step, metrics, pending)
+    records["accuracy"]                     # {"mode": "max", "step": 300, "value": 0.9}
+
+Every new best is saved at once, so the checkpoints there are and the one that is being
+saved say all of it. No TensorFlow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from absl import logging
+
+from trainer.checkpoint.catalog import Catalog
+from trainer.checkpoint.retention import Best
+
+
+def records(
+    found: Catalog,
+    rules: Sequence[Best],
+    step: int,
+    metrics: Mapping[str, float],
+    pending: Iterable[tuple[int, Mapping[str, float]]],
+) -> dict[str, dict[str, Any]]:
+    """The best values after an evaluation, by metric.
+
+    Args:
+      found: the checkpoints there are.
+      rules: of the run.
+      step: of the evaluation.
+      metrics: of the evaluation.
+      pending: step and metrics of a checkpoint that is being saved.
+    """
+    best = {}
+    for rule in rules:
+        value = metrics[rule.metric]
+        standing = found.standing(rule, [*pending, (step, metrics)])
+        for first, top in standing.items():
+            best[rule.metric] = {"step": first, "value": top, "mode": rule.mode}
+            break
+        if not math.isfinite(value):
+            logging.warning(
+                "%s is %s at step %d: such a value is never best",
+                rule.metric,
+                value,
+                step,
+            )
+    return best

@@ -1,0 +1,81 @@
+"""The data and the state of a task, built: training begins here, and so does inference.
+
+sources = parts.seeded_sources(task, seed=0)
+inputs, state = parts.build(task, sources, batch_size=64, seed=0, ema=0.0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trainer import data
+from trainer.data.stream import Stream
+from trainer.model import prediction, state
+from trainer.task import Task
+
+Inputs = data.Shuffled | Stream
+
+
+def seeded_sources(task: Task, seed: int) -> Mapping[str, Any]:
+    """The task's data; what it draws at random without a seed depends on `seed`."""
+    keras.utils.set_random_seed(seed)
+    return task.sources()
+
+
+def build(
+    task: Task,
+    sources: Mapping[str, Any],
+    *,
+    batch_size: int,
+    seed: int,
+    ema: float,
+) -> tuple[Inputs, state.State]:
+    """The batches that training sees, and the state that it moves.
+
+    Args:
+      task: gives the parts.
+      sources: of the task, by split.
+      batch_size: examples per step.
+      seed: of weights, order, augmentation and dropout.
+      ema: the decay of a moving average of the weights; 0: none is kept.
+
+    Raises:
+      data.DataError: there is no split `train`.
+    """
+    examples = data.split(sources, "train")
+    if isinstance(examples, tf.data.Dataset):
+        stream = Stream(task=task, dataset=examples, batch_size=batch_size, seed=seed)
+        return stream, state.build(
+            task, stream.batch, seed=seed, iterator=stream.iterator, ema=ema
+        )
+    shuffled = data.Shuffled(
+        task=task, source=examples, batch_size=batch_size, seed=seed
+    )
+    return shuffled, state.build(task, shuffled.batch, seed=seed, ema=ema)
+
+
+def figures(
+    task: Task, valid: Any, networks: Any, batch_size: int
+) -> Callable[[], Mapping[str, Any]]:
+    """Draws the task's figures of the networks as they are, if it has any.
+
+    Args:
+      task: that draws them.
+      valid: the split that they show, or None if there is none.
+      networks: of the task.
+      batch_size: examples per batch.
+    """
+    if valid is None or type(task).figures is Task.figures:
+        return dict
+    batches = data.ordered(valid, batch_size)
+    predictor = prediction.Predictor(task, networks, batches.element_spec[0])
+
+    def draw() -> Mapping[str, Any]:
+        examples, predicted = zip(*predictor.run(batches), strict=True)
+        return task.figures(prediction.joined(examples), prediction.joined(predicted))
+
+    return draw
