@@ -28,9 +28,9 @@ from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer import record_writer
 from tensorboard.util import tensor_util
 
+from trainer.reporting import event_rollback
 from trainer.storage import files
 
-_PREFIX = "events.out.tfevents."
 _VERSION = "brain.Event:2"
 
 
@@ -82,10 +82,8 @@ class EventFile:
     def _create(self) -> io.FileIO:
         """A file that sorts after all others: in this order they are read."""
         files.make_directory(self._directory)
-        last = max((path.name for path in self._directory.iterdir()), default="")
-        number = time.time_ns()
-        while (name := f"{_PREFIX}{number}") <= last:
-            number += 10**9  # the clock was put back
+        number = max(time.time_ns(), 1 + event_rollback.last_number(self._directory))
+        name = f"{event_rollback.PREFIX}{number}"
         return open(self._directory / name, "xb", buffering=0)
 
 

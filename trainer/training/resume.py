@@ -189,7 +189,9 @@ def _restore(run: Run, *, scheduled: bool = False) -> Manifest | None:
     if scheduled and found is None:
         return None
     run.reporter.close()
-    event_rollback.cut(run.directory.summaries, found.events if found else {})
+    kept = found.events if found else {}
+    for problem in event_rollback.cut(run.directory.summaries, kept):
+        logging.warning("a hole in the curves of TensorBoard: %s", problem)
     if found is None:
         return None
     for name, (old, new) in run.state.apply_learning_rates().items():
