@@ -1,19 +1,53 @@
-"""Keepstep: training with your own step, kept exactly.
+"""Keepstep: training with your own step, resumed exactly, the best kept.
 
-The modules are the API: `from trainer import task, data`. `training/loop.py` tells the
-story of a run and is the first file to read; BUILD.md draws the whole house.
+    import trainer
+
+    outcome = trainer.train(MyTask(), run_dir="runs/mine", epochs=5)
+
+`training/loop.py` tells the story of a run and is the first file to read; BUILD.md
+draws the whole house. TensorFlow is imported when something here first needs it.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from trainer.checkpoint.fit_callback import KeeperCallback
+    from trainer.checkpoint.keeper import Keeper
+    from trainer.errors import KeepstepError
+    from trainer.task import Task, register
+
+__version__ = "0.2.0.dev0"
+# Where each public name lives. The modules for authors of tasks are `task`, `data` and
+# `figures`.
+_HOMES = {
+    "Keeper": "trainer.checkpoint.keeper",
+    "KeeperCallback": "trainer.checkpoint.fit_callback",
+    "KeepstepError": "trainer.errors",
+    "Task": "trainer.task",
+    "register": "trainer.task",
+}
+__all__ = [
+    "Keeper",
+    "KeeperCallback",
+    "KeepstepError",
+    "Task",
+    "__version__",
+    "register",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """`from trainer import restore`, as the README of 0.1.0 has it."""
-    if name == "restore":
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if (
+        name == "restore"
+    ):  # `from trainer import restore`, as the README of 0.1.0 has it
         return importlib.import_module("trainer.inference.restore")
     raise AttributeError(f"module 'trainer' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *globals()])

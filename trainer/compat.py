@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+import keras
 import tensorflow as tf
+from keras.src.random import seed_generator
 from tensorflow.python.autograph.core import config
 
 _F = TypeVar("_F", bound=Callable[..., object])
@@ -28,3 +30,13 @@ def converted(function: _F) -> _F:
     autograph = tf.__internal__.autograph
     result: _F = autograph.tf_convert(function, autograph.control_status_ctx())
     return result
+
+
+def global_seed() -> tf.Variable:
+    """The state that `keras.random` draws from where no seed is given."""
+    return seed_generator.global_seed_generator().state
+
+
+def begin_at_epoch(model: keras.Model, epoch: int | None) -> None:
+    """Has the `fit` that is starting begin at an epoch, as `BackupAndRestore` does."""
+    model._initial_epoch = epoch

@@ -14,11 +14,6 @@ from trainer.checkpoint.saveable import Saveable
 from trainer.errors import KeepstepError
 
 _SHOWN_DIFFERENCES = 3
-_ADVICE = (
-    "The task builds another state than the one that was saved: start with the same "
-    "flags (config.json in the run directory) and the same code, or give another "
-    "--run_dir."
-)
 
 
 class IncompatibleCheckpointError(KeepstepError, ValueError):
@@ -33,7 +28,8 @@ def check_entry(entry: Entry, current: Saveable) -> None:
     """
     if entry.manifest is not None:
         saved = entry.manifest.variables
-        check(current.describe(), saved, source=str(entry.prefix))
+        source, advice = str(entry.prefix), current.advice
+        check(current.describe(), saved, source=source, advice=advice)
 
 
 def check(
@@ -41,7 +37,7 @@ def check(
     saved: Sequence[manifest.Variable],
     *,
     source: str,
-    advice: str = _ADVICE,
+    advice: str,
 ) -> None:
     """Compares the variables of a checkpoint with the built ones, by name.
 

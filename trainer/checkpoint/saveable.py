@@ -14,6 +14,10 @@ class Saveable(Protocol):
     def tree(self) -> Any:
         """The `tf.train.Checkpoint` of everything."""
 
+    @property
+    def advice(self) -> str:
+        """For the user whose objects don't fit the checkpoint."""
+
     def describe(self) -> tuple[Variable, ...]:
         """Its variables as a manifest lists them."""
 

@@ -41,8 +41,8 @@ class Saver:
       clock: seconds, from any origin.
 
     Attributes:
-      again: whether the last save failed for the first time, so that another one is to
-        be made at once.
+      failed: the error of the last save, if it failed for the first time in a row, so
+        that another one is to be made at once.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Saver:
         self._account = Account()
         self._saved_at = 0.0
         self._saved_step = self._failures = 0
-        self.again = False
+        self.failed: SaveError | None = None
 
     def begin(self, step: int) -> None:
         """Training goes on from `step`, which is saved or new."""
@@ -85,7 +85,7 @@ class Saver:
         began = self._clock()
         self.wait()
         free = self._clock()
-        self.again, self._pending = False, draft
+        self.failed, self._pending = None, draft
         self._running = concurrent.futures.Future()
         try:
             self._before()
@@ -180,7 +180,7 @@ class Saver:
           SaveError: the state is not saved.
         """
         cost = self.wait()
-        if self.again:
+        if self.failed:
             self.save(make_draft())
             cost = self.wait()
         if self._failures:
@@ -220,10 +220,10 @@ class Saver:
     def _note(self, error: SaveError) -> None:
         """Tells a failure, and whether it is to be tried again; or raises it."""
         self._failures += 1
-        self.again = self._failures == 1
-        if not self.again and self._stops:
+        self.failed = error if self._failures == 1 else None
+        if not self.failed and self._stops:
             raise error
-        then = "Trying again." if self.again else "Training goes on (--on_save_error)."
+        then = "Trying again." if self.failed else "Training goes on (--on_save_error)."
         logging.error("%s %s", error, then)
 
     def _take(self) -> snapshot.Snapshot:

@@ -22,7 +22,7 @@ import tensorflow as tf
 from absl import logging
 
 from trainer import data
-from trainer.checkpoint import catalog
+from trainer.checkpoint import catalog, environment
 from trainer.config import options
 from trainer.errors import KeepstepError
 from trainer.exporting import roundtrip
@@ -36,7 +36,6 @@ from trainer.storage.files import (
     write_atomically,
 )
 from trainer.task import Task, network_items
-from trainer.training import environment
 
 SUFFIX = {"keras": ".keras", "h5": ".h5", "weights": ".weights.h5"}
 CARD = "model_card.json"

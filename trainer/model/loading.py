@@ -26,7 +26,8 @@ def load_networks(entry: Entry, current: State) -> None:
         tuple(one for one in every if current.of_network(one.path))
         for every in (current.describe(), mark.variables)
     )
-    compatibility.check(built, saved, source=str(entry.prefix))
+    source, advice = str(entry.prefix), current.advice
+    compatibility.check(built, saved, source=source, advice=advice)
     current.restore_networks(str(entry.prefix))
 
 

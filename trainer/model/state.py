@@ -19,8 +19,8 @@ from typing import Any, final
 
 import keras
 import tensorflow as tf
-from keras.src.random import seed_generator
 
+from trainer import compat
 from trainer.checkpoint import manifest
 from trainer.checkpoint.reader import Reader
 from trainer.model.ema import NAME, Averages, averaged
@@ -86,7 +86,7 @@ class State:
             "progress": self._packed,
             "random": tf.random.get_global_generator(),
             # What keras.random draws from where no seed is given; not public.
-            "keras_random": seed_generator.global_seed_generator().state,
+            "keras_random": compat.global_seed(),
             "totals": self.totals,
             "task": {name: _trackable(name, one) for name, one in extra.items()},
         }
@@ -102,6 +102,15 @@ class State:
         for name, optimizer in self.optimizers.items():
             _add(children, _optimizer_part(name), optimizer)
         self.tree = tf.train.Checkpoint(**children)
+
+    @property
+    def advice(self) -> str:
+        """For the user whose task doesn't fit the checkpoint."""
+        return (
+            "The task builds another state than the one that was saved: start with the "
+            "same flags (config.json in the run directory) and the same code, or give "
+            "another --run_dir."
+        )
 
     def pack(self) -> None:
         """Puts what lives in Python into the tree; call it before each save."""

@@ -15,6 +15,7 @@ import time
 
 import tensorflow as tf
 
+from trainer.checkpoint import best, environment
 from trainer.checkpoint.layout import RunDirectory
 from trainer.checkpoint.manifest import Draft
 from trainer.config.options import RunOptions, StartOptions
@@ -22,7 +23,7 @@ from trainer.model.steps import NonFiniteError
 from trainer.reporting import event_rollback
 from trainer.storage import failpoints, files, locks
 from trainer.task import Task
-from trainer.training import best, environment, preemption, resume, run
+from trainer.training import preemption, resume, run
 from trainer.training.run import Run
 from trainer.training.schedule import Pace
 
@@ -106,7 +107,7 @@ def _train(run: Run) -> Outcome:
         if cost := run.saver.collect():
             run.reporter.saved(cost.step, cost.scalars())
         ending = stopping or complete
-        if run.saver.again or (unsaved and (ending or run.saves(step))):
+        if run.saver.failed or (unsaved and (ending or run.saves(step))):
             # The state moves only in `_advance` below, so a save here and a save at
             # the top of the next step describe the same position.
             run.saver.save(_draft(run, step))
