@@ -19,6 +19,8 @@ from trainer.checkpoint import catalog, debris, filing, layout, manifest, shards
 from trainer.checkpoint.manifest import Draft, Manifest
 from trainer.storage import failpoints, files
 
+_LONG_LIST = 100
+
 
 def write(tree: tf.train.Checkpoint, directory: pathlib.Path, draft: Draft) -> Manifest:
     """Writes the files of a checkpoint and commits them.
@@ -44,8 +46,10 @@ def write(tree: tf.train.Checkpoint, directory: pathlib.Path, draft: Draft) -> M
     _check_space(directory, draft)
     partial = layout.marker(directory, draft.step, layout.PARTIAL)
     files.touch(partial)
-    # Made anew each time: its list is then what the manifests say.
-    filing.write_list(directory, layout.steps(directory))
+    # Made anew each time: its list is then what the manifests say. It parses the list
+    # slowly, so of a long one it gets the end; the whole is written after the save.
+    steps = layout.steps(directory)
+    filing.write_list(directory, steps if len(steps) < _LONG_LIST else steps[-1:])
     manager = tf.train.CheckpointManager(
         tree, str(directory), max_to_keep=None, checkpoint_name=layout.PREFIX
     )
