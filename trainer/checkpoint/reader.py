@@ -50,24 +50,33 @@ class Reader:
         """Whether the tree has a part of that name."""
         return any(child.local_name == part for child in self._nodes[0].children)
 
+    def single(self, part: str) -> Any:
+        """The value of a variable that is a part of the tree.
+
+        Raises:
+          KeyError: there is no such part.
+        """
+        return self.value(self._keys(self._part(part))[0]).item()
+
     def listed(self, part: str) -> list[Any]:
         """The arrays of a list of variables that is a part of the tree.
 
         Raises:
           KeyError: there is no such part.
         """
-        root = {child.local_name: child.node_id for child in self._nodes[0].children}
-        places = {
-            int(child.local_name): child.node_id
-            for child in self._nodes[root[part]].children
-        }
-        keys = [
-            attribute.checkpoint_key
-            for place in sorted(places)
-            for attribute in self._nodes[places[place]].attributes
-            if attribute.name == _VALUE
-        ]
+        node = self._nodes[self._part(part)]
+        places = {int(child.local_name): child.node_id for child in node.children}
+        keys = [key for place in sorted(places) for key in self._keys(places[place])]
         return [self.value(key) for key in keys]
+
+    def _part(self, name: str) -> int:
+        parts = {child.local_name: child.node_id for child in self._nodes[0].children}
+        return int(parts[name])
+
+    def _keys(self, node: int) -> list[str]:
+        """Where the value of a variable is; nothing, if it is none."""
+        attributes = self._nodes[node].attributes
+        return [one.checkpoint_key for one in attributes if one.name == _VALUE]
 
 
 def is_whole(prefix: str) -> bool:
