@@ -14,10 +14,9 @@ import processes
 import pytest
 import tensorflow as tf
 
-from trainer.checkpoint import compatibility, selection
+from trainer.checkpoint import compatibility, locks, selection
 from trainer.checkpoint.fit_callback import KeeperCallback, NotBuiltError
 from trainer.checkpoint.keeper import Keeper
-from trainer.storage import locks
 
 README = (processes.PROJECT / "README.md").read_text(encoding="utf-8")
 

@@ -1,6 +1,6 @@
 """What is best so far, told from the checkpoints: they are the one truth of it.
 
-    records = best.records(found, rules, step, metrics, pending)
+    records = records_after(found, rules, step, metrics, pending)
     records["accuracy"]                     # {"mode": "max", "step": 300, "value": 0.9}
 
 Every new best is saved at once, so the checkpoints there are and the one that is being
@@ -19,7 +19,7 @@ from trainer.checkpoint.catalog import Catalog
 from trainer.checkpoint.retention import Best
 
 
-def records(
+def records_after(
     found: Catalog,
     rules: Sequence[Best],
     step: int,

@@ -28,7 +28,8 @@ from typing import final
 import tensorflow as tf
 from absl import logging
 
-from trainer.checkpoint import best, compatibility, environment, layout, selection
+from trainer.checkpoint import compatibility, environment, layout, locks, selection
+from trainer.checkpoint.best import records_after
 from trainer.checkpoint.catalog import Entry
 from trainer.checkpoint.layout import RunDirectory
 from trainer.checkpoint.manifest import Draft, Manifest
@@ -36,7 +37,7 @@ from trainer.checkpoint.retention import Best, Rules
 from trainer.checkpoint.saver import Saver
 from trainer.checkpoint.store import Store
 from trainer.checkpoint.tree import Tree
-from trainer.storage import files, locks
+from trainer.storage import files
 
 
 @final
@@ -143,7 +144,7 @@ class Keeper:
         self._abandon_later_than(step, saver)
         found, pending = self._store.upkeep.catalog, saver.pending
         rules = [rule for rule in self._rules.best if rule.metric in measured]
-        records = best.records(found, rules, step, measured, pending)
+        records = records_after(found, rules, step, measured, pending)
         self._tree.step = step
         draft = Draft(
             step=int(step),

@@ -10,13 +10,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.checkpoint import catalog, layout, selection, upkeep
+from trainer.checkpoint import catalog, layout, locks, selection, upkeep
 from trainer.checkpoint.catalog import Entry
 from trainer.checkpoint.layout import RunDirectory
 from trainer.commands import console
 from trainer.config import options
 from trainer.inspection import rows
-from trainer.storage import locks
 
 
 def list_checkpoints(choices: options.Config, package: str) -> int:

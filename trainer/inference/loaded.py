@@ -19,10 +19,9 @@ import tensorflow as tf
 from trainer import data
 from trainer.checkpoint import catalog
 from trainer.config import options
-from trainer.model import loading
+from trainer.model import loading, parts
 from trainer.model.state import State
 from trainer.task import Task
-from trainer.training import parts
 
 _OF_STREAM = 100
 

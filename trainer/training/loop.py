@@ -15,16 +15,17 @@ import time
 
 import tensorflow as tf
 
-from trainer.checkpoint import best, environment
+from trainer.checkpoint import environment, locks
+from trainer.checkpoint.best import records_after
 from trainer.checkpoint.layout import RunDirectory
 from trainer.checkpoint.manifest import Draft
 from trainer.config.options import RunOptions, StartOptions
 from trainer.model.steps import NonFiniteError
 from trainer.reporting import event_rollback
-from trainer.storage import failpoints, files, locks
+from trainer.storage import failpoints, files
 from trainer.task import Task
-from trainer.training import preemption, resume, run
-from trainer.training.run import Run
+from trainer.training import preemption, resume
+from trainer.training.run import Run, assemble
 from trainer.training.schedule import Pace
 
 
@@ -82,7 +83,7 @@ def train(
         with stop.interrupting():
             if choices.deterministic:
                 tf.config.experimental.enable_op_determinism()
-            ready = run.assemble(choices, task, stop, start, progress)
+            ready = assemble(choices, task, stop, start, progress)
             ready = resume.begin(ready, task, start)
         with ready.reporter, ready.saver:
             return _train(ready)
@@ -139,7 +140,7 @@ def _evaluate(run: Run, step: int) -> bool:
         if metrics is None:
             return False
         found, pending = run.store.upkeep.catalog, run.saver.pending
-        records = best.records(found, run.best, step, metrics, pending)
+        records = records_after(found, run.best, step, metrics, pending)
         if any(record["step"] == step for record in records.values()):
             run.reporter.figures(step, run.figures())
     progress = run.state.progress.evaluated_at(step, metrics, records)

@@ -21,11 +21,12 @@ from trainer.checkpoint.store import Store
 from trainer.config import options, run_record
 from trainer.config.options import ConfigError, RunOptions, StartOptions
 from trainer.data import stream
+from trainer.model import parts
 from trainer.model.state import State
 from trainer.model.steps import EvaluationLoop, TrainLoop
 from trainer.reporting.reporter import Reporter
 from trainer.task import Task
-from trainer.training import parts, preemption
+from trainer.training import preemption
 from trainer.training.early_stop import EarlyStop
 from trainer.training.schedule import Schedule
 
@@ -104,15 +105,7 @@ def assemble(
         choices, task.hyperparameters(), _facts(examples), allowed=start.allow_change
     )
     schedule = _schedule(choices, examples)
-    inputs, state = parts.build(
-        task,
-        sources,
-        batch_size=choices.batch_size,
-        seed=choices.seed,
-        ema=choices.ema,
-    )
-    if isinstance(inputs, stream.Stream):
-        inputs.check()
+    inputs, state = _inputs(choices, task, sources)
     valid = data.split(sources, "valid") if "valid" in sources else None
     size = choices.eval_batch_size
     evaluation = _evaluation(task, valid, state, size, choices.rules())
@@ -135,12 +128,7 @@ def assemble(
         save_overhead=choices.save_overhead,
         state=state,
         store=store,
-        saver=Saver(
-            store,
-            state,
-            stops=choices.on_save_error == "stop",
-            before=reporter.flush,
-        ),
+        saver=_saver(choices, store, state, reporter),
         inputs=inputs,
         train_loop=TrainLoop(task, state, inputs),
         evaluation=evaluation,
@@ -148,6 +136,28 @@ def assemble(
         reporter=reporter,
         stop=stop,
     )
+
+
+def _inputs(
+    choices: RunOptions, task: Task, sources: Mapping[str, Any]
+) -> tuple[parts.Inputs, State]:
+    inputs, state = parts.build(
+        task,
+        sources,
+        batch_size=choices.batch_size,
+        seed=choices.seed,
+        ema=choices.ema,
+    )
+    if isinstance(inputs, stream.Stream):
+        inputs.check()
+    return inputs, state
+
+
+def _saver(
+    choices: RunOptions, store: Store, state: State, reporter: Reporter
+) -> Saver:
+    stops = choices.on_save_error == "stop"
+    return Saver(store, state, stops=stops, before=reporter.flush)
 
 
 def _facts(examples: Any) -> dict[str, Any]:
