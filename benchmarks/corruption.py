@@ -178,7 +178,7 @@ class Campaign:
         self._state = state.build(given, inputs.batch, seed=0)
         self._committed: dict[int, tuple[manifest.Manifest, Values]] = {}
         keeper = self._keeper(self.run_dir)
-        choices = options.Config(run_dir=str(self.run_dir), task="points", steps=6)
+        choices = options.RunOptions(run_dir=str(self.run_dir), task="points", steps=6)
         self._record = run_record.settle(choices, {"width": 24, "rate": 0.125}, {})
         run_record.write(self.run_dir, self._record)
         for step in _ACCURACY:

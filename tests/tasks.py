@@ -205,7 +205,6 @@ CHOICES = {
     "evaluate_every_steps": 3,
     "save_every_steps": 1,
     "keep_recent": 30,
-    "progress": "none",
 }
 
 
@@ -217,8 +216,15 @@ def train(
 ) -> loop.Outcome:
     """Trains in this process, as the command `train` does."""
     choices = {"best": type(given).best, **CHOICES, **choices}
-    chosen = options.Config(run_dir=str(run_dir), **choices)
-    return loop.train(chosen, given, stop or preemption.Request())
+    names = {field.name for field in dataclasses.fields(options.StartOptions)}
+    start = {name: choices.pop(name) for name in names & choices.keys()}
+    return loop.train(
+        options.RunOptions(run_dir=str(run_dir), **choices),
+        given,
+        stop or preemption.Request(),
+        start=options.StartOptions(**start),
+        progress="none",
+    )
 
 
 @contextlib.contextmanager

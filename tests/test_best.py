@@ -405,4 +405,4 @@ def test_early_stopping_on_a_metric_that_is_not_ranked_is_refused():
         "better. Give it as a --best, too, such as --best=loss:min."
     )
     with pytest.raises(options.ConfigError, match=f"^{re.escape(text)}$"):
-        options.Config(best=("score:max",), early_stop_metric="loss")
+        options.RunOptions(best=("score:max",), early_stop_metric="loss")

@@ -444,7 +444,7 @@ def test_each_metric_has_its_own_best(current, tmp_path):
 def test_one_metric_has_one_rule():
     """Two would share a directory, and each delete what the other keeps."""
     with pytest.raises(options.ConfigError, match=r"--best: .*loss"):
-        options.Config(best=("loss:min", "loss:max"))
+        options.RunOptions(best=("loss:min", "loss:max"))
 
 
 def test_what_is_being_saved_counts_when_the_best_is_asked_for(current, tmp_path):

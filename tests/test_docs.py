@@ -1,6 +1,5 @@
 """What README.md and BUILD.md show is run, and what they name exists."""
 
-import dataclasses
 import pathlib
 import re
 import subprocess
@@ -8,6 +7,7 @@ import sys
 
 import pytest
 
+from trainer.commands import command_line
 from trainer.config import options
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -76,7 +76,7 @@ def test_every_module_has_its_line_in_the_build_document():
 
 
 def test_the_documents_name_only_flags_that_exist():
-    flags = {field.name for field in dataclasses.fields(options.Config)}
-    flags |= {"flagfile", "flag", "help", "logdir"}
+    flags = {name for one in command_line.NAMES for name in command_line.fields_of(one)}
+    flags |= {"flagfile", "flag", "help", "version", "logdir"}
     named = set(re.findall(r"(?<![\w-])--([a-z_]+)", README + BUILD))
     assert named <= flags

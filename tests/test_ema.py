@@ -112,7 +112,7 @@ def test_an_evaluation_is_of_the_averages(plain):
 
 
 def test_a_checkpoint_is_evaluated_as_the_training_did(plain):
-    choices = options.Config(task="tasks:Plain", run_dir=str(plain), batch_size=8)
+    choices = options.RunOptions(task="tasks:Plain", run_dir=str(plain), batch_size=8)
     rule = retention.Best("loss", "min", 2)
     for entry in catalog.ranked(plain / "best/loss", rule):
         found = evaluate.evaluate(choices, tasks.Plain(), entry)
@@ -124,7 +124,7 @@ def test_the_mean_of_several_is_that_of_their_averages(plain, tmp_path):
     rule = retention.Best("loss", "min", 2)
     entries = catalog.ranked(run_dir / "best/loss", rule)
     assert len(entries) == 2
-    choices = options.Config(
+    choices = options.RunOptions(
         task="tasks:Plain", run_dir=str(run_dir), batch_size=8, ema=0.9
     )
     made = inference.average.average(choices, tasks.Plain(), entries, rule)

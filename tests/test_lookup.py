@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from trainer import task
+from trainer.checkpoint.layout import RunDirectory
 from trainer.config import options, run_record, tasks
 
 
@@ -167,8 +168,8 @@ def test_the_same_command_again_gives_the_same_task(tmp_path, field):
     """What a run remembers of a hyperparameter goes through text and back."""
     original = create(Odd)
     own = {field: original.hyperparameters()[field]}
-    choices = options.Config(task=f"{__name__}:Odd", run_dir=str(tmp_path))
-    run_record.write(tmp_path, run_record.settle(choices, own, {}))
+    choices = options.RunOptions(task=f"{__name__}:Odd", run_dir=str(tmp_path))
+    run_record.write(RunDirectory(tmp_path), run_record.settle(choices, own, {}))
     again = run_record.complete(choices, {"task", "run_dir"})
     assert create(Odd, *again.set) == original
 

@@ -2,9 +2,9 @@ import json
 import re
 
 import pytest
-from absl import flags
 
-from trainer.config import options, run_record
+from trainer.checkpoint.layout import RunDirectory
+from trainer.config import flagfiles, flags, options, run_record
 from trainer.storage import checked_json
 
 SETTINGS = {"width": 64, "rate": 0.001, "on": True, "decay": None, "sizes": [1, 2]}
@@ -12,12 +12,14 @@ FACTS = {"train_data": "100 examples"}
 
 
 def choose(run_dir, **choices):
-    return options.Config(**({"task": "digits", "run_dir": str(run_dir)} | choices))
+    return options.RunOptions(**({"task": "digits", "run_dir": str(run_dir)} | choices))
 
 
-def start(run_dir, settings=SETTINGS, facts=FACTS, **choices):
-    noted = run_record.settle(choose(run_dir, **choices), settings, facts)
-    run_record.write(run_dir, noted)
+def start(run_dir, settings=SETTINGS, facts=FACTS, *, allow_change=(), **choices):
+    noted = run_record.settle(
+        choose(run_dir, **choices), settings, facts, allowed=allow_change
+    )
+    run_record.write(RunDirectory(run_dir), noted)
     return noted
 
 
@@ -34,21 +36,22 @@ def test_a_new_directory_leaves_a_command_as_it_is(tmp_path):
 
 def test_a_command_without_a_directory_is_left_to_say_so_itself(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run_record.complete(options.Config(), set()) == options.Config()
+    assert run_record.complete(options.RunOptions(), set()) == options.RunOptions()
 
 
 def test_the_path_of_a_checkpoint_says_which_run(tmp_path):
     start(tmp_path, steps=5)
     path = str(tmp_path / "best" / "loss" / "ckpt-5")
-    whole = run_record.complete(options.Config(checkpoint=path), {"checkpoint"})
+    whole = run_record.complete(options.RunOptions(), {"checkpoint"}, checkpoint=path)
     assert (whole.run_dir, whole.task, whole.steps) == (str(tmp_path), "digits", 5)
 
 
 def test_a_path_through_no_run_says_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in ("best", "step:5", "ckpt-5", str(tmp_path / "ckpt-5")):
-        choices = options.Config(checkpoint=path)
-        assert run_record.complete(choices, {"checkpoint"}) == choices
+        choices = options.RunOptions()
+        given = {"checkpoint"}
+        assert run_record.complete(choices, given, checkpoint=path) == choices
 
 
 @pytest.mark.parametrize(
@@ -77,10 +80,10 @@ def test_more_of_the_best_is_no_other_ranking(tmp_path, here):
 
 def test_a_bare_metric_means_what_the_run_says_of_it(tmp_path):
     start(tmp_path, best=("accuracy:max:3", "loss:min"))
-    asked = options.Config(run_dir=str(tmp_path), best=("loss", "accuracy"))
+    asked = options.RunOptions(run_dir=str(tmp_path), best=("loss", "accuracy"))
     whole = run_record.complete(asked, {"run_dir", "best"})
     assert whole.best == ("loss:min", "accuracy:max:3")
-    asked = options.Config(run_dir=str(tmp_path), best=("speed",))
+    asked = options.RunOptions(run_dir=str(tmp_path), best=("speed",))
     with refused("--best: 'speed' does not say what is best"):
         run_record.complete(asked, {"run_dir", "best"}).rules()
 
@@ -102,7 +105,7 @@ def test_what_was_written_is_read_back(tmp_path):
 
 def test_what_is_left_unsaid_is_taken_from_the_run(tmp_path):
     start(tmp_path, steps=5, batch_size=8, best=("loss:min",), deterministic=False)
-    whole = run_record.complete(options.Config(run_dir=str(tmp_path)), {"run_dir"})
+    whole = run_record.complete(options.RunOptions(run_dir=str(tmp_path)), {"run_dir"})
     assert (whole.task, whole.steps, whole.batch_size) == ("digits", 5, 8)
     assert (whole.best, whole.deterministic) == (("loss:min",), False)
     texts = ("width=64", "rate=0.001", "on=True", "decay=None", "sizes=1,2")
@@ -142,7 +145,7 @@ def test_a_directory_of_another_task_is_refused(tmp_path):
 
 def test_the_same_choices_again_change_nothing(tmp_path):
     noted = start(tmp_path, steps=5, best=("loss:min",))
-    assert start(tmp_path, steps=5, best=("loss:min",), resume="require") == noted
+    assert start(tmp_path, steps=5, best=("loss:min",)) == noted
 
 
 def test_a_choice_that_the_numbers_depend_on_is_refused_with_both_values(tmp_path):
@@ -199,7 +202,7 @@ def test_changes_are_kept_with_their_time_and_both_values(tmp_path):
 
 def test_each_time_a_run_goes_back_is_kept_beside_its_changes(tmp_path):
     noted = start(tmp_path, steps=5).gone_back("step:3", 3).gone_back("best", 2)
-    run_record.write(tmp_path, noted)
+    run_record.write(RunDirectory(tmp_path), noted)
     start(tmp_path, steps=7)
     after = run_record.read(tmp_path / "config.json")
     went = [(entry["asked"], entry["step"]) for entry in after.lineages]
@@ -212,7 +215,7 @@ def test_the_digest_is_of_what_the_numbers_depend_on(tmp_path):
         return run_record.settle(choose(tmp_path, **choices), settings, facts).digest
 
     turned = dict(reversed(SETTINGS.items()))
-    assert digest() == digest(turned, steps=9, keep_recent=1, resume="never")
+    assert digest() == digest(turned, steps=9, keep_recent=1)
     others = {digest(seed=1), digest(SETTINGS | {"width": 1}), digest(facts={})}
     assert len(others | {digest()}) == 4
 
@@ -224,11 +227,30 @@ def test_the_flagfile_repeats_the_run(tmp_path, text):
     rules = ("loss:min", "accuracy:max:3")
     choices = {"epochs": 2.5, "seed": 7, "best": rules, "deterministic": False}
     start(tmp_path, {"text": text, "width": 3}, **choices)
-    values = flags.FlagValues()
-    options.define_flags(values)
-    values(["run.py", f"--flagfile={tmp_path / 'run.flags'}", "--run_dir=elsewhere"])
+    line = [f"--flagfile={tmp_path / 'run.flags'}", "--run_dir=elsewhere"]
+    given = flags.parsed(flagfiles.opened(line).every, [options.RunOptions])
     expected = choose("elsewhere", set=(f"text={text}", "width=3"), **choices)
-    assert options.from_flags(values) == expected
+    assert given.make(options.RunOptions) == expected
+
+
+@pytest.mark.parametrize("name", ["run_dir", "output", "checkpoint", "allow_change"])
+def test_an_option_of_a_command_is_never_taken_from_a_run(tmp_path, name):
+    """The directory may come from a stranger."""
+    start(tmp_path)
+    body = json.loads((tmp_path / "config.json").read_text())
+    body["choices"][name] = ["seed"] if name == "allow_change" else "/elsewhere"
+    del body[checked_json.DIGEST]
+    checked_json.write(tmp_path / "config.json", body)
+    with refused("is not the configuration of a run .*it has unknown choices"):
+        run_record.complete(choose(tmp_path), {"run_dir"})
+
+
+def test_a_digest_is_as_the_first_release_had_it(tmp_path):
+    """Also that of a task with a hyperparameter called like an option of a command."""
+    settings = {"data": "a", "width": 3, "split": 1}
+    choices = options.RunOptions(task="t", run_dir=str(tmp_path), seed=2)
+    found = run_record.settle(choices, settings, FACTS)
+    assert found.digest == "67e358f2bc765b636f8d1db510acb325"
 
 
 BODY = {

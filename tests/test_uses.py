@@ -275,9 +275,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure_to_speak_of(reference):
 def test_a_format_of_exports_is_for_exports(use, command, kind):
     refused = use(command, "--run_dir=none", f"--format={kind}")
     assert (refused.code, refused.stdout) == (2, "")
-    assert refused.stderr == (
-        f"ConfigError: --format={kind} is for export: expected table or json.\n"
-    )
+    assert refused.stderr == (f"ConfigError: --format={kind}: expected table, json.\n")
 
 
 # Average.

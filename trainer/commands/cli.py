@@ -1,37 +1,20 @@
-"""The table of commands; exceptions become one clear message and an exit code.
+"""Runs one command; exceptions become one clear message and an exit code.
 
 Exit codes: 0 done; 1 failed; 2 the command line or the configuration is wrong;
-75 stopped on request with everything saved (run the same command again).
+73 another process holds the run; 75 stopped on request with everything saved (run the
+same command again); 130 interrupted.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import sys
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Sequence
 
-from absl import flags
-
+import trainer
 from trainer.checkpoint import selection
-from trainer.commands import answers, console, inference, training
-from trainer.config import options, run_record
-
-_COMMANDS: Mapping[str, Callable[[options.Config, str], int]] = {
-    "train": training.train,
-    "evaluate": inference.evaluate,
-    "predict": inference.predict,
-    "export": inference.export,
-    "average": inference.average,
-    "list": answers.list_checkpoints,
-    "show": answers.show,
-    "diff": answers.diff,
-    "verify": answers.verify,
-    "prove": training.prove,
-    "prune": answers.prune,
-    "tasks": training.tasks,
-}
+from trainer.commands import command_line, console, help
+from trainer.config import flagfiles, options
+from trainer.checkpoint import locks
 
 
 def main(argv: Sequence[str], *, package: str) -> int:
@@ -44,63 +27,80 @@ def main(argv: Sequence[str], *, package: str) -> int:
     Returns:
       The exit code.
     """
-    debug = "--debug" in argv
-    console.log_plainly()
+    console.begin(argv[0])
+    unread: options.ConfigError | None = None
+    words = flagfiles.Words(tuple(argv[1:]), tuple(argv[1:]))
     try:
-        values = flags.FlagValues()  # type: ignore[no-untyped-call]
-        options.define_flags(values)
-        flags.DEFINE_boolean("help", False, "Show this.", flag_values=values)
-        words = values(list(argv))[1:]
-        if values["help"].value:
-            console.say(_usage(values))
-            return console.DONE
-        if len(words) > 1:
-            raise options.ConfigError(
-                f"one command at a time, not {' and '.join(words)}."
-            )
-        command = words[0] if words else "train"
-        if command not in _COMMANDS:
-            raise options.ConfigError(
-                f"there is no command {command!r}.{options.suggest(command, _COMMANDS)}"
-            )
-        given = {name for name in values if values[name].present}
-        choices = run_record.complete(options.from_flags(values), given)
-        debug = choices.debug
-        if choices.format in options.EXPORTS and command != "export":
-            raise options.ConfigError(
-                f"--format={choices.format} is for export: expected table or json."
-            )
-        return _COMMANDS[command](choices, package)
-    except (options.ConfigError, selection.NoCheckpointError, flags.Error) as error:
-        return _tell(error, debug, console.WRONG)
+        words = flagfiles.opened(argv[1:])
+    except options.ConfigError as error:
+        unread = error
+    as_json = command_line.wants_json(words.every)
+    with console.one_document() if as_json else contextlib.nullcontext():
+        return _guarded(words, unread, package=package, as_json=as_json)
+
+
+def _guarded(
+    words: flagfiles.Words,
+    unread: options.ConfigError | None,
+    *,
+    package: str,
+    as_json: bool,
+) -> int:
+    """The exit code of a command; whatever it raises is told."""
+    debug = "--debug" in words.every or "-debug" in words.every
+    try:
+        if unread is not None:
+            raise unread
+        line = command_line.read(words)
+        if line.help or line.version:
+            return _inform(line, package, as_json=as_json, debug=debug)
+        asked = command_line.asked(line, package=package, as_json=as_json, debug=debug)
+        return command_line.load(line.command).run(asked, package)
+    except (options.ConfigError, selection.NoCheckpointError) as error:
+        return _tell(error, console.WRONG, as_json=as_json, debug=debug)
+    except locks.LockedError as error:
+        return _tell(error, console.LOCKED, as_json=as_json, debug=debug)
     except KeyboardInterrupt:
-        return 130
+        if as_json:
+            console.answer_error("KeyboardInterrupt", "", console.INTERRUPTED)
+        return console.INTERRUPTED
     except BrokenPipeError:
-        # The reader, such as `head`, has seen enough; nor may the exit flush anything.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.give_up_stdout()
         return console.FAILED
     except Exception as error:
-        return _tell(error, debug, console.FAILED)
+        return _tell(error, console.FAILED, as_json=as_json, debug=debug)
 
 
-def _usage(values: flags.FlagValues) -> str:
-    lines = [
-        "python run.py [COMMAND] [--flagfile=FILE] [--flag=value ...]",
-        "",
-        "commands",
-    ]
-    lines += [f"  {k:<12}{v.__doc__}" for k, v in _COMMANDS.items()]
-    lines += ["", "flags (default)"]
-    for field in dataclasses.fields(options.Config):
-        default = values[field.name].default
-        shown = f" ({default})" if default not in ("", None, [], 0, False) else ""
-        lines.append(f"  --{field.name:<22}{field.metadata['help']}{shown}")
-    return "\n".join(lines)
+def _inform(
+    line: command_line.Line, package: str, *, as_json: bool, debug: bool
+) -> int:
+    """Answers `--version`, `--help` and `COMMAND --help`."""
+    if line.version:
+        what, text = "version", trainer.__version__
+        shown = f"keepstep {text}"
+    elif not line.explicit:
+        what, text = "help", help.overview(width=console.width())
+        shown = text
+    else:
+        named = "task" in line.every.given and line.command in ("train", "prove")
+        found = command_line.hyperparameters(line, package, debug) if named else {}
+        text = help.of_command(
+            line.command,
+            width=console.width(),
+            task=command_line.named_task(line) if named else "",
+            hyperparameters=list(found.values()),
+        )
+        what, shown = "help", text
+    if as_json:
+        console.answer({what: text})
+    else:
+        console.say(shown)
+    return console.DONE
 
 
-def _tell(error: Exception, debug: bool, code: int) -> int:
-    """One message on stderr; the traceback only where it is asked for."""
-    if debug:
-        traceback.print_exception(error, file=sys.stderr)
-    console.say(f"{type(error).__name__}: {error}", error=True)
+def _tell(error: Exception, code: int, *, as_json: bool, debug: bool) -> int:
+    """One message on stderr; on stdout the same as a document, if one is owed."""
+    console.say_error(error, debug=debug)
+    if as_json:
+        console.answer_error(type(error).__name__, str(error), code)
     return code

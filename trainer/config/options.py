@@ -1,184 +1,155 @@
-"""Every choice of a run: validated, frozen, one flag a field.
+"""The options of a run, and those of one start of it: validated, frozen.
 
-    values = flags.FlagValues()
-    config.define_flags(values)
-    values(sys.argv)
-    choices = config.from_flags(values)        # raises ConfigError
+    choices = options.RunOptions(task="digits", epochs=3)   # raises ConfigError
+    choices.directory()                                     # runs/digits
 
-No TensorFlow here: a mistyped flag is answered at once.
+Every field is one flag, see `flags`. What only a command is told stands beside the
+command.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import math
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
-
-from absl import flags
 
 from trainer.checkpoint import retention
-from trainer.errors import KeepstepError
+from trainer.config.fields import (
+    COMMAND,
+    RUN,
+    TRAJECTORY,
+    Checked,
+    ConfigError,
+    option,
+    suggest,
+)
 
-# What a choice touches: the numbers that come out (`TRAJECTORY`), only the course of
-# the run (`RUN`), or nothing but this one command (`COMMAND`, never written down).
-TRAJECTORY, RUN, COMMAND = "trajectory", "run", "command"
+__all__ = ["EXPORTS", "ConfigError", "RunOptions", "StartOptions", "suggest"]
+
 EXPORTS = ("saved_model", "keras", "h5", "weights")
 _FORBIDDEN = re.compile(r"[\[\]*?]")
 
 
-class ConfigError(KeepstepError, ValueError):
-    """The command line or the configuration is wrong."""
-
-
-def _option(
-    default: Any,
-    touches: str,
-    help: str,
-    *,
-    minimum: float | None = None,
-    maximum: float = math.inf,
-    choices: Sequence[str] | None = None,
-) -> Any:
-    metadata = {
-        "touches": touches,
-        "help": help,
-        "minimum": minimum,
-        "maximum": maximum,
-        "choices": choices,
-    }
-    return dataclasses.field(default=default, metadata=metadata)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """The choices that a run records, and where it is. Each is a flag.
+class RunOptions(Checked):
+    """The choices that a run records, and where it is.
 
     Raises:
       ConfigError: a value is out of range, or two choices contradict each other.
     """
 
-    task: str = _option("", TRAJECTORY, "A registered task, or package.module:Class.")
-    set: tuple[str, ...] = _option(
-        (), TRAJECTORY, "name=value: a hyperparameter of the task; repeatable."
+    # fmt: off
+    task: str = option(
+        "", TRAJECTORY, "NAME", "Registered name of the task, or package.module:Class."
     )
-    run_dir: str = _option("", COMMAND, "Directory of the run (runs/<task>).")
-    steps: int = _option(0, RUN, "Train to this step, counted in total.", minimum=0)
-    epochs: float = _option(
-        0.0, RUN, "Instead of --steps: train to this many epochs in total.", minimum=0
+    set: tuple[str, ...] = option(
+        (), TRAJECTORY, "NAME=VALUE", "Hyperparameter of the task. Repeatable."
     )
-    batch_size: int = _option(64, TRAJECTORY, "Examples a step.", minimum=1)
-    eval_batch_size: int = _option(
-        256, RUN, "Examples a batch of an evaluation.", minimum=1
+    run_dir: str = option(
+        "", COMMAND, "DIRECTORY", "Directory of the run.", absent="runs/<task>"
     )
-    seed: int = _option(
-        0,
-        TRAJECTORY,
-        "Of weights, order, augmentation and dropout.",
-        minimum=0,
-        maximum=2**31 - 1,
+    init_from: str = option(
+        "", RUN, "PATH",
+        "Checkpoint whose weights a new run starts with, where path and shape match."
     )
-    deterministic: bool = _option(
-        True, TRAJECTORY, "Only ops that give the same bits every time."
+    steps: int = option(
+        0, RUN, "STEPS", "Last step, counted from the very start of the run.",
+        zero="--epochs decides", minimum=0
     )
-    report_every_steps: int = _option(
-        50, RUN, "Write training scalars at multiples of this.", minimum=1
+    epochs: float = option(
+        0.0, RUN, "EPOCHS", "Length of the whole run in epochs, instead of --steps.",
+        zero="--steps decides", minimum=0
     )
-    evaluate_every_steps: int = _option(
-        0, RUN, "Evaluate at multiples of this; 0: once an epoch.", minimum=0
+    batch_size: int = option(
+        64, TRAJECTORY, "EXAMPLES", "Examples per training step.", minimum=1
     )
-    save_every_steps: int = _option(
-        0, RUN, "Save at multiples of this; 0: see --save_overhead.", minimum=0
+    eval_batch_size: int = option(
+        256, RUN, "EXAMPLES", "Examples per batch of an evaluation; changes no metric.",
+        minimum=1
     )
-    save_every_secs: float = _option(
-        0.0, RUN, "Also save when this many seconds went by; 0: don't.", minimum=0
+    seed: int = option(
+        0, TRAJECTORY, "N", "Seed of weights, order, augmentation and dropout.",
+        minimum=0, maximum=2**31 - 1
     )
-    save_overhead: float = _option(
-        1.0,
-        RUN,
-        "Where neither of the two above is given: save as often as costs this "
-        "percentage of the time, but every 10 minutes at least.",
-        minimum=0.001,
-        maximum=100,
+    deterministic: bool = option(
+        True, TRAJECTORY, "", "Use only ops that give the same bits every time."
     )
-    on_save_error: str = _option(
-        "stop",
-        RUN,
-        "When a save failed twice in a row: stop, or continue and save when it is due "
-        "again.",
-        choices=("stop", "continue"),
+    ema: float = option(
+        0.0, TRAJECTORY, "DECAY",
+        "Decay of an exponential moving average of the weights, such as 0.999. The "
+        "average is what is evaluated, ranked and exported.", zero="no average",
+        minimum=0, maximum=1 - 1e-9
     )
-    keep_recent: int = _option(3, RUN, "Recent checkpoints to keep.", minimum=1)
-    keep_every_steps: int = _option(
-        0, RUN, "Keep those at multiples of this for good; 0: none.", minimum=0
+    report_every_steps: int = option(
+        50, RUN, "STEPS", "Steps between two reports of the training values.", minimum=1
     )
-    best: tuple[str, ...] = _option(
-        (),
-        RUN,
-        "name:min|max[:count]: keep the best by this metric; repeatable "
-        "(the task's own choice).",
+    evaluate_every_steps: int = option(
+        0, RUN, "STEPS", "Steps between two evaluations.", zero="once per epoch",
+        minimum=0
     )
-    best_min_delta: float = _option(
-        0.0,
-        RUN,
-        "What takes the place of a best one must be better by more than this.",
-        minimum=0,
+    save_every_steps: int = option(
+        0, RUN, "STEPS", "Steps between two saves.",
+        zero="--save_every_secs or --save_overhead decides", minimum=0
     )
-    ema: float = _option(
-        0.0,
-        TRAJECTORY,
-        "Evaluate, rank and export an exponential moving average of the weights with "
-        "this decay, such as 0.999; 0: the weights themselves.",
-        minimum=0,
-        maximum=1 - 1e-9,
+    save_every_secs: float = option(
+        0.0, RUN, "SECONDS",
+        "Seconds after which to save, in addition to --save_every_steps.", zero="never",
+        minimum=0
     )
-    early_stop_patience: int = _option(
-        0,
-        RUN,
-        "Stop after so many evaluations in a row that were no better; 0: don't.",
-        minimum=0,
+    save_overhead: float = option(
+        1.0, RUN, "PERCENT",
+        "Share of the time that saving may take if neither interval above is given; "
+        "saves are at most 10 minutes apart.", minimum=0.001, maximum=100
     )
-    early_stop_min_delta: float = _option(
-        0.0, RUN, "What is better must be so by more than this.", minimum=0
+    on_save_error: str = option(
+        "stop", RUN, "",
+        "Reaction to two failed saves in a row: end the run, or train on and save "
+        "when it is due again.", choices=("stop", "continue")
     )
-    early_stop_metric: str = _option(
-        "", RUN, "Which of the --best metrics must get better (the first)."
+    keep_recent: int = option(
+        3, RUN, "N", "Number of recent checkpoints to keep.", minimum=1
     )
-    on_nonfinite: str = _option(
-        "halt",
-        RUN,
-        "When a loss is NaN or infinite: halt; or rewind to the newest checkpoint that "
-        "--save_every_steps or a best metric made, and skip the data since.",
-        choices=("halt", "rewind"),
+    keep_every_steps: int = option(
+        0, RUN, "STEPS", "Keep the checkpoints at multiples of this step for good.",
+        zero="none", minimum=0
     )
-    max_rewinds: int = _option(3, RUN, "How often it may rewind, in total.", minimum=0)
-    allow_inexact: bool = _option(
-        False, RUN, "Train also what could not be resumed exactly."
+    best: tuple[str, ...] = option(
+        (), RUN, "METRIC:min|max[:COUNT]",
+        "Keep the best COUNT checkpoints (1) by this metric. Repeatable; the first "
+        "one is the one that --checkpoint=best means.", absent="the choice of the task"
     )
-    init_from: str = _option(
-        "", RUN, "A checkpoint whose weights a new run begins with, where they fit."
+    best_min_delta: float = option(
+        0.0, RUN, "DELTA",
+        "Minimum improvement for a checkpoint to replace a best one.", minimum=0
     )
+    early_stop_patience: int = option(
+        0, RUN, "EVALUATIONS",
+        "Stop after this many evaluations in a row without improvement.", zero="never",
+        minimum=0
+    )
+    early_stop_min_delta: float = option(
+        0.0, RUN, "DELTA", "Minimum improvement that counts.", minimum=0
+    )
+    early_stop_metric: str = option(
+        "", RUN, "METRIC", "Metric that must improve; one of those given by --best.",
+        absent="the first of --best"
+    )
+    on_nonfinite: str = option(
+        "halt", RUN, "",
+        "Reaction to a loss that is NaN or infinite: end the run, or go back to the "
+        "newest scheduled or best checkpoint and skip the data since.",
+        choices=("halt", "rewind")
+    )
+    max_rewinds: int = option(
+        3, RUN, "N", "Maximum number of rewinds in the whole run.", minimum=0
+    )
+    allow_inexact: bool = option(
+        False, RUN, "", "Also train a task that cannot be resumed exactly."
+    )
+    # fmt: on
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value, choices = getattr(self, field.name), field.metadata["choices"]
-            self._check_type(field.name, value, type(field.default))
-            if choices and value not in choices:
-                raise ConfigError(
-                    f"--{field.name}={value}: expected {', '.join(choices)}."
-                    f"{suggest(value, choices)}"
-                )
-            minimum, maximum = field.metadata["minimum"], field.metadata["maximum"]
-            if minimum is None or (minimum <= value <= maximum and value < math.inf):
-                continue
-            more = "or more, finite" if type(field.default) is float else "or more"
-            upper = more if maximum == math.inf else f"to {maximum}"
-            raise ConfigError(
-                f"--{field.name}={value} is out of range: expected {minimum} {upper}."
-            )
+        super().__post_init__()
         if self.steps and self.epochs:
             raise ConfigError(
                 f"--steps={self.steps} and --epochs={self.epochs:g} both say how long "
@@ -196,6 +167,9 @@ class RunOptions:
                 "that for a pattern and could not read its checkpoints back. Choose a "
                 "name without [ ] * ?."
             )
+        self._check_best()
+
+    def _check_best(self) -> None:
         metrics = [text.partition(":")[0] for text in self.best]
         for metric in metrics:
             if metrics.count(metric) > 1:
@@ -213,11 +187,11 @@ class RunOptions:
             self.rules()
 
     def rules(self) -> tuple[retention.Best, ...]:
-        """What is best, the one that counts first.
+        """The rules of `--best`, the one that counts first.
 
         Raises:
           ConfigError: `--best` does not say it. (A bare name will do where the run has
-            said it already, see `record.complete`.)
+            said it already, see `run_record.complete`.)
         """
         try:
             parsed = [retention.Best.parse(text) for text in self.best]
@@ -236,15 +210,6 @@ class RunOptions:
             best=self.rules(),
         )
 
-    @staticmethod
-    def _check_type(name: str, value: Any, kind: type) -> None:
-        """Values from absl are right by themselves; those from a file may not be."""
-        fits = type(value) is kind or (kind is float and type(value) is int)
-        if kind is tuple and fits:
-            fits = all(isinstance(one, str) for one in value)
-        if not fits:
-            raise ConfigError(f"--{name}={value!r}: expected {kind.__name__}.")
-
     def directory(self) -> pathlib.Path:
         """The run directory: the given one, or `runs/<task>`.
 
@@ -261,108 +226,24 @@ class RunOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StartOptions:
-    """How `train` begins where there is a run already."""
+class StartOptions(Checked):
+    """What one start of a run is told; nothing of it is recorded."""
 
-    resume: str = "auto"
-    allow_change: tuple[str, ...] = ()
-    checkpoint: str = ""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(RunOptions):
-    """All choices of one command."""
-
-    resume: str = _option(
-        "auto",
-        COMMAND,
-        "auto: go on from the newest good checkpoint, if any; never: refuse if there "
-        "is one; require: refuse if there is none.",
-        choices=("auto", "never", "require"),
+    # fmt: off
+    resume: str = option(
+        "auto", COMMAND, "",
+        "Resume from the newest good checkpoint if there is one (auto), refuse to "
+        "start if there is one (never), or if there is none (require).",
+        choices=("auto", "never", "require")
     )
-    allow_change: tuple[str, ...] = _option(
-        (), COMMAND, "A choice that may differ from the run's own; repeatable."
+    allow_change: tuple[str, ...] = option(
+        (), COMMAND, "NAME",
+        "Option or hyperparameter that may differ from the one recorded by the run. "
+        "Repeatable."
     )
-    checkpoint: str = _option(
-        "",
-        COMMAND,
-        "best, best:metric, latest, step:N or a path. train: go back to it, and move "
-        "aside what came later (the newest); evaluate, predict, export: use it (best).",
+    checkpoint: str = option(
+        "", COMMAND, "CHECKPOINT",
+        "Checkpoint to go back to: best, best:METRIC, latest, step:N or a path. Later "
+        "ones are moved to abandoned/.", absent="resume from the newest"
     )
-    kills: int = _option(20, COMMAND, "prove: how many processes to kill.", minimum=0)
-    data: str = _option(
-        "", COMMAND, "evaluate, predict: an .npz with the examples, instead of --split."
-    )
-    output: str = _option(
-        "",
-        COMMAND,
-        "predict: a .npz, or any other file for JSON lines (stdout). export: the file "
-        "or directory; {step}, {epoch:02d} and {val_loss:.4f} (any metric) are filled "
-        "in (exports/<format>/<step> in the run directory).",
-    )
-    against: str = _option("", COMMAND, "diff: the other checkpoint.")
-    dry_run: bool = _option(False, COMMAND, "prune: only say what would go.")
-    split: str = _option("valid", COMMAND, "evaluate, predict: which examples.")
-    progress: str = _option(
-        "auto",
-        COMMAND,
-        "bar, lines, none; auto: a bar on a terminal, else lines.",
-        choices=("auto", "bar", "lines", "none"),
-    )
-    format: str = _option(
-        "table",
-        COMMAND,
-        "Of what is printed: table or json. export: saved_model (also if nothing is "
-        "said), keras, h5 or weights.",
-        choices=("table", "json", *EXPORTS),
-    )
-    debug: bool = _option(False, COMMAND, "Show tracebacks and TensorFlow's own log.")
-
-
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines one absl flag a field in `values`."""
-    for field in dataclasses.fields(Config):
-        default: Any = field.default
-        name, help = field.name, field.metadata["help"]
-        if field.metadata["choices"]:
-            choices = list(field.metadata["choices"])
-            flags.DEFINE_enum(name, default, choices, help, flag_values=values)
-        elif isinstance(default, bool):
-            flags.DEFINE_boolean(name, default, help, flag_values=values)
-        elif isinstance(default, int):
-            flags.DEFINE_integer(name, default, help, flag_values=values)
-        elif isinstance(default, float):
-            flags.DEFINE_float(name, default, help, flag_values=values)
-        elif isinstance(default, tuple):
-            flags.DEFINE_multi_string(name, list(default), help, flag_values=values)
-        else:
-            flags.DEFINE_string(name, default, help, flag_values=values)
-
-
-def from_flags(values: flags.FlagValues) -> Config:
-    """The `Config` of the parsed flags."""
-    chosen: dict[str, Any] = {
-        field.name: values[field.name].value for field in dataclasses.fields(Config)
-    }
-    chosen |= {k: tuple(v) for k, v in chosen.items() if isinstance(v, list)}
-    return Config(**chosen)
-
-
-def as_arguments(choices: Config) -> list[str]:
-    """The flags of what a run records and differs from the defaults."""
-    arguments = []
-    for field in dataclasses.fields(choices):
-        value = getattr(choices, field.name)
-        if field.metadata["touches"] == COMMAND or value == field.default:
-            continue
-        values = value if isinstance(value, tuple) else [value]
-        arguments += [f"--{field.name}={one}" for one in values]
-    return arguments
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the closest of the known words, or the known words."""
-    known = sorted(known)
-    if close := difflib.get_close_matches(word, known, n=1):
-        return f" Did you mean {close[0]!r}?"
-    return f" Known: {', '.join(known)}." if known else ""
+    # fmt: on

@@ -18,12 +18,17 @@ import xxhash
 
 from trainer.checkpoint import retention
 from trainer.checkpoint.layout import RunDirectory
-from trainer.config import options
+from trainer.config import fields, options
 from trainer.storage import checked_json, files
 
-_FIELDS = {field.name: field for field in dataclasses.fields(options.Config)}
+_FIELDS = fields.recorded(options.RunOptions)
 _MAX_BYTES = 16 << 20
 _LENGTH = {"steps", "epochs"}  # two ways to say one thing
+# A hyperparameter with one of these names is written `set.<name>`. It is part of every
+# digest, so the list stays as 0.1.0 had it, with the options of its commands.
+_PREFIXED = {*_FIELDS, "run_dir", "resume", "allow_change", "checkpoint", "kills"} | {
+    *("data", "output", "against", "dry_run", "split", "progress", "format", "debug")
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,20 +59,22 @@ class Record:
         return xxhash.xxh3_128_hexdigest(text.encode())
 
 
-def complete(config: options.Config, given: Collection[str]) -> options.Config:
+def complete(
+    config: options.RunOptions, given: Collection[str], *, checkpoint: str = ""
+) -> options.RunOptions:
     """Fills what a command left unsaid with the run's own choices, if there is a run.
-
-    Where neither a run nor a task is named, the path of a checkpoint says which run.
 
     Args:
       config: of the command.
       given: the names of the flags that it was given.
+      checkpoint: that the command names: where neither a run nor a task is named, its
+        path says which run.
 
     Raises:
       options.ConfigError: the directory holds a run of another task.
     """
     if not config.run_dir and not config.task:
-        run_dir = _run_of(config.checkpoint)
+        run_dir = _run_of(checkpoint)
         if run_dir is None:
             return config
         config = dataclasses.replace(config, run_dir=str(run_dir))
@@ -208,11 +215,7 @@ def _choices(
     hyperparameters: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    recorded = {
-        name: getattr(config, name)
-        for name, field in _FIELDS.items()
-        if field.metadata["touches"] != options.COMMAND
-    }
+    recorded = {name: getattr(config, name) for name in _FIELDS}
     recorded["set"] = dict(hyperparameters)
     recorded["facts"] = dict(facts)
     as_read_back: dict[str, Any] = json.loads(json.dumps(recorded))
@@ -244,7 +247,7 @@ def _flat(choices: Mapping[str, Any]) -> dict[str, Any]:
     own = {k: v for k, v in choices.items() if k not in ("set", "facts")}
     own |= choices["facts"]
     return own | {
-        (f"set.{name}" if name in own or name in _FIELDS else name): value
+        (f"set.{name}" if name in own or name in _PREFIXED else name): value
         for name, value in choices["set"].items()
     }
 
@@ -255,8 +258,7 @@ def _trajectory(choices: Mapping[str, Any]) -> dict[str, Any]:
         {
             name: value
             for name, value in choices.items()
-            if name == "facts"
-            or _FIELDS[name].metadata["touches"] == options.TRAJECTORY
+            if name == "facts" or _FIELDS[name].metadata["touches"] == fields.TRAJECTORY
         }
     )
 

@@ -34,7 +34,7 @@ def create(name: str, settings: Sequence[str], *, package: str) -> task.Task:
       options.ConfigError: there is no such task or hyperparameter, or a value is not of
         the hyperparameter's type.
     """
-    cls = _load(name) if ":" in name else _find(name, package)
+    cls = find(name, package)
     types_by_name = _hyperparameter_types(cls)
     values = {}
     for setting in settings:
@@ -63,6 +63,15 @@ def create(name: str, settings: Sequence[str], *, package: str) -> task.Task:
         raise options.ConfigError(
             f"the task {name} refuses its settings: {error}"
         ) from (error)
+
+
+def find(name: str, package: str) -> type[task.Task]:
+    """The class of a task.
+
+    Raises:
+      options.ConfigError: there is no such task.
+    """
+    return _load(name) if ":" in name else _find(name, package)
 
 
 def all_tasks(package: str) -> dict[str, type[task.Task]]:

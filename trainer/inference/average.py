@@ -42,7 +42,7 @@ class Average:
 
 
 def average(
-    choices: options.Config,
+    choices: options.RunOptions,
     task: Task,
     entries: Sequence[catalog.Entry],
     rule: retention.Best,
@@ -75,7 +75,7 @@ def average(
         variable.assign(tf.cast(means[name], variable.dtype))
     _measure_batches(task, found)
     current.averages.reset()
-    valid = found.examples(options.Config(eval_batch_size=choices.eval_batch_size))
+    valid = found.examples(choices.eval_batch_size)
     metrics = steps.EvaluationLoop(task, current.networks, valid).run() or {}
     directory = RunDirectory(choices.directory()).averaged(rule.metric)
     best = selection.verified(entries[0])

@@ -10,9 +10,21 @@ from trainer.task import Task
 
 
 def evaluate(
-    choices: options.Config, task: Task, entry: catalog.Entry
+    choices: options.RunOptions,
+    task: Task,
+    entry: catalog.Entry,
+    *,
+    split: str = "valid",
+    path: str = "",
 ) -> dict[str, float]:
     """The means of the task's values over every example.
+
+    Args:
+      choices: of the run.
+      task: of the run.
+      entry: the checkpoint.
+      split: of the task's data.
+      path: of an `.npz` to use instead; "" for none.
 
     Raises:
       options.ConfigError: the task has no such split.
@@ -21,5 +33,5 @@ def evaluate(
       compatibility.IncompatibleCheckpointError: the networks are not those of the task.
     """
     found = loaded.load(choices, task, entry)
-    loop = steps.EvaluationLoop(task, found.state.networks, found.examples(choices))
-    return loop.run() or {}
+    batches = found.examples(choices.eval_batch_size, split=split, path=path)
+    return steps.EvaluationLoop(task, found.state.networks, batches).run() or {}

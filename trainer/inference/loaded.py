@@ -1,7 +1,7 @@
 """A checkpoint's networks, and examples to try them on; no training state.
 
     found = loaded.load(choices, task, entry)
-    batches = found.examples(choices)          # of --split, or of --data
+    batches = found.examples(256, split="test")   # or path="mine.npz"
 
 What evaluates, predicts, exports and averages begins here.
 """
@@ -45,29 +45,34 @@ class Restored:
     batches: int
 
     def examples(
-        self, choices: options.Config, names: Iterable[str] | None = None
+        self,
+        batch_size: int,
+        *,
+        split: str = "valid",
+        path: str = "",
+        names: Iterable[str] | None = None,
     ) -> tf.data.Dataset:
-        """The batches of `choices.split`, or of the user's file `choices.data`.
+        """The batches of a split, or of the user's own file.
 
         Args:
-          choices: of the command.
+          batch_size: of all but the last.
+          split: of the task's data.
+          path: of an `.npz` to use instead; "" for none.
           names: what a file must have; everything, if None.
 
         Raises:
           options.ConfigError: the task has no such split.
           data.DataError: the file does not have what is needed.
         """
-        size = choices.eval_batch_size
-        if not choices.data:
-            return data.ordered(self._split(choices.split), size)
+        if not path:
+            return data.ordered(self._split(split), batch_size)
         spec = self.spec()
         wanted = list(spec if names is None else names)
-        arrays = data.npz(choices.data, wanted)
+        arrays = data.npz(path, wanted)
         fitting = {
-            name: _fitting(choices.data, name, arrays[name], spec[name])
-            for name in wanted
+            name: _fitting(path, name, arrays[name], spec[name]) for name in wanted
         }
-        return data.ordered(data.Arrays(fitting), size)
+        return data.ordered(data.Arrays(fitting), batch_size)
 
     def spec(self) -> dict[str, tf.TensorSpec]:
         """The outline of a batch of one, before any augmentation."""
@@ -86,7 +91,7 @@ class Restored:
         return data.split(self.sources, name)
 
 
-def load(choices: options.Config, task: Task, entry: catalog.Entry) -> Restored:
+def load(choices: options.RunOptions, task: Task, entry: catalog.Entry) -> Restored:
     """Verifies a checkpoint and restores its networks.
 
     Raises:

@@ -53,7 +53,7 @@ def weights(
     directory = RunDirectory(pathlib.Path(run_dir))
     choices = run_record.read(directory.config).choices
     best = tuple(choices["best"])
-    rules = options.Config(best=best).rules()
+    rules = options.RunOptions(best=best).rules()
     entry = selection.select(directory, checkpoint, rules)
     mark = selection.verified(entry)
     saved = [one for one in mark.variables if one.path.startswith(f"{network}/")]

@@ -1,4 +1,4 @@
-"""Everything that a run says: TensorBoard scalars, log lines, the progress bar.
+"""Everything that a run says: TensorBoard scalars, log lines, a progress bar.
 
 The scalars of training and of evaluation have the same tags, so TensorBoard lays them
 over each other. Only what lies under `speed/` and `checkpoint/` depends on the clock.
@@ -13,11 +13,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
-import rich.console
-import rich.progress
 from absl import logging
 
 from trainer.reporting import event_file
+from trainer.reporting.progress_bar import ProgressBar, duration
 
 TRAIN, EVAL = "train", "eval"
 _SECS_BETWEEN_LINES = 5.0
@@ -54,8 +53,7 @@ class Reporter:
             kind: event_file.EventFile(directory / kind) for kind in (TRAIN, EVAL)
         }
         self._exit = contextlib.ExitStack()
-        self._bar: rich.progress.Progress | None = None
-        self._bar_task = rich.progress.TaskID(0)
+        self._bar: ProgressBar | None = None
         self._last_line = -_SECS_BETWEEN_LINES
         self._mark = (0, 0.0)
         self._best = ""
@@ -78,10 +76,8 @@ class Reporter:
         """Training goes on from `step`: the clock of the rates starts here."""
         self._mark = (step, self._clock())
         if self._style == "bar":
-            self._bar = self._exit.enter_context(_make_bar())
-            self._bar_task = self._bar.add_task(
-                "", total=self._total_steps, completed=step, rate="", said=""
-            )
+            bar = ProgressBar(self._total_steps, step=step, clock=self._clock)
+            self._bar = self._exit.enter_context(bar)
 
     def describe(
         self, hyperparameters: Mapping[str, Any], flags: str, *, kind: str
@@ -113,9 +109,10 @@ class Reporter:
                 self._total_steps,
                 _listed(means),
                 steps_per_sec,
-                _duration(left),
+                duration(left),
             )
-        self._say(f"{_listed(means)} {self._best}", rate=f"{steps_per_sec:.0f} steps/s")
+        if self._bar is not None:
+            self._bar.show(values=means)
 
     def evaluation(
         self, step: int, metrics: Mapping[str, float], best: Mapping[str, Any]
@@ -131,7 +128,9 @@ class Reporter:
             logging.info(
                 "step %d evaluated: %s; %s", step, _listed(metrics), self._best
             )
-        self._say(f"{_listed(metrics)} {self._best}")
+        if self._bar is not None:
+            found = {name: (one["value"], one["step"]) for name, one in best.items()}
+            self._bar.show(values=metrics, best=found)
 
     def figures(self, step: int, images: Mapping[str, Any]) -> None:
         """Images of a new best: uint8 `[H, W, 3]` by name."""
@@ -141,11 +140,13 @@ class Reporter:
     def advance(self, step: int) -> None:
         """Training has come to `step`."""
         if self._bar is not None:
-            self._bar.update(self._bar_task, completed=step)
+            self._bar.advance(step)
 
     def restart_clock(self, step: int) -> None:
         """What happened since the last step was not training."""
         self._mark = (step, self._clock())
+        if self._bar is not None:
+            self._bar.restart_clock(step)
 
     def saved(self, step: int, costs: Mapping[str, float]) -> None:
         """What the save of `step` cost."""
@@ -160,10 +161,6 @@ class Reporter:
         """
         for file in self._files.values():
             file.flush()
-
-    def _say(self, text: str, **fields: Any) -> None:
-        if self._bar is not None:
-            self._bar.update(self._bar_task, said=text, **fields)
 
     def _steps_per_sec(self, step: int) -> float:
         last, then = self._mark
@@ -186,21 +183,5 @@ class Reporter:
             )
 
 
-def _make_bar() -> rich.progress.Progress:
-    return rich.progress.Progress(
-        rich.progress.BarColumn(bar_width=24),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TextColumn("{task.fields[rate]}"),
-        rich.progress.TimeRemainingColumn(),
-        rich.progress.TextColumn("{task.fields[said]}"),
-        console=rich.console.Console(stderr=True),
-    )
-
-
 def _listed(values: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-
-
-def _duration(secs: float) -> str:
-    minutes, seconds = divmod(round(secs), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

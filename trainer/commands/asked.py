@@ -1,0 +1,108 @@
+"""What a command is asked: the options that several commands share, and their values.
+
+def run(asked: Asked, package: str) -> int:
+    entry = asked.selected(default="best")
+    examples = asked.make(ExampleOptions)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TypeVar
+
+from trainer.checkpoint import selection
+from trainer.checkpoint.catalog import Entry
+from trainer.checkpoint.layout import RunDirectory
+from trainer.config import fields, flags, options
+from trainer.config.fields import COMMAND, Checked, option
+
+_Made = TypeVar("_Made", bound=fields.Checked)
+# Options of a run that decide which task is built, and how, when a checkpoint is used.
+BUILDING = ("task", "set", "run_dir", "best", "seed", "deterministic")
+FORMATS = ("table", "json")
+_FORMAT_HELP = "Format of the answer: a table for people or one JSON document."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnswerOptions(Checked):
+    """How a command answers."""
+
+    format: str = option("table", COMMAND, "", _FORMAT_HELP, choices=FORMATS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DebugOptions(Checked):
+    """How much a command says when it fails. Every command has these."""
+
+    debug: bool = option(False, COMMAND, "", "Show tracebacks and TensorFlow's log.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SelectOptions(Checked):
+    """Which checkpoint is used: the best one, if nothing is said."""
+
+    checkpoint: str = option(
+        "",
+        COMMAND,
+        "CHECKPOINT",
+        "Checkpoint to use: best, best:METRIC, latest, step:N or a path.",
+        absent="best",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExampleOptions(Checked):
+    """Which examples are looked at."""
+
+    split: str = option("valid", COMMAND, "NAME", "Split of the task's data to use.")
+    data: str = option(
+        "",
+        COMMAND,
+        "FILE.npz",
+        "File with the examples to use instead of --split: one array per input, one "
+        "row per example.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """One command line, read.
+
+    Attributes:
+      command: its name.
+      run: the choices of the run; what was left unsaid is what the run recorded.
+      given: all other options.
+      json: whether the answer is to be one JSON document.
+      debug: whether tracebacks and TensorFlow's own log are wanted.
+    """
+
+    command: str
+    run: options.RunOptions
+    given: flags.Given
+    json: bool
+    debug: bool
+
+    def make(self, kind: type[_Made]) -> _Made:
+        """The options of one dataclass.
+
+        Raises:
+          options.ConfigError: a value is not allowed.
+        """
+        return self.given.make(kind)
+
+    def selected(self, text: str, *, default: str) -> Entry:
+        """The checkpoint that `text` names, or the default one.
+
+        Raises:
+          selection.NoCheckpointError: there is none.
+        """
+        rules = self.run.rules()
+        return selection.select(self.directory(), text or default, rules)
+
+    def directory(self) -> RunDirectory:
+        """The run directory.
+
+        Raises:
+          options.ConfigError: nothing says which.
+        """
+        return RunDirectory(self.run.directory())

@@ -1,0 +1,108 @@
+"""Predict with a checkpoint on a split or on a file of your own.
+
+Without --output the predictions go to stdout: one JSON object per example and
+line, or with --format=json one list.
+
+    python run.py predict --run_dir=runs/digits --data=mine.npz --output=mine.jsonl
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable
+
+from trainer.commands import console
+from trainer.commands.asked import (
+    BUILDING,
+    AnswerOptions,
+    Asked,
+    ExampleOptions,
+    SelectOptions,
+)
+from trainer.config import flags, options
+from trainer.config.fields import COMMAND, Checked, option
+from trainer.storage import files
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictOptions(Checked):
+    """Where the predictions go."""
+
+    output: str = option(
+        "",
+        COMMAND,
+        "FILE",
+        "File to write: arrays if it ends with .npz, else one JSON object per line.",
+        absent="stdout",
+    )
+
+
+OPTIONS = (
+    flags.some(options.RunOptions, *BUILDING, "eval_batch_size"),
+    flags.every(SelectOptions),
+    flags.every(ExampleOptions),
+    flags.every(PredictOptions),
+    flags.every(AnswerOptions),
+)
+
+
+def run(asked: Asked, package: str) -> int:
+    """Writes one prediction per example."""
+    entry = asked.selected(asked.make(SelectOptions).checkpoint, default="best")
+    examples, path = asked.make(ExampleOptions), asked.make(PredictOptions).output
+    with console.quiet_import(asked.debug):
+        from trainer.config import tasks
+        from trainer.inference import loaded
+        from trainer.model import prediction
+    task = tasks.create(asked.run.task, asked.run.set, package=package)
+    found = loaded.load(asked.run, task, entry)
+    predictor = prediction.Predictor(task, found.state.networks, found.spec())
+    batches = found.examples(
+        asked.run.eval_batch_size,
+        split=examples.split,
+        path=examples.data,
+        names=predictor.inputs,
+    )
+    predicted = (one for _, one in predictor.run(batches))
+    if not path:
+        _print(prediction.as_lines(predicted), asked.json)
+        return console.DONE
+    output = pathlib.Path(path)
+    files.make_directory(output.parent)
+    with files.replacing(output) as temporary:
+        if output.suffix == ".npz":
+            count = prediction.write_npz(temporary, predicted)
+        else:
+            count = _write_lines(temporary, prediction.as_lines(predicted))
+    if asked.json:
+        console.answer(
+            {
+                "step": entry.step,
+                "path": str(entry.prefix),
+                "split": examples.data or examples.split,
+                "count": count,
+                "output": str(output),
+            }
+        )
+    else:
+        console.say(f"{count} predictions of {entry.prefix} are in {output}")
+    return console.DONE
+
+
+def _print(lines: Iterable[str], as_document: bool) -> None:
+    if as_document:
+        console.answer([json.loads(line) for line in lines])
+        return
+    for line in lines:
+        console.say(line)
+
+
+def _write_lines(path: pathlib.Path, lines: Iterable[str]) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(line + "\n")
+            count += 1
+    return count

@@ -1,0 +1,70 @@
+"""Show one checkpoint: its manifest, its files, its variables.
+
+python run.py show --run_dir=runs/digits --checkpoint=best
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from trainer.commands import console, tables
+from trainer.commands.asked import AnswerOptions, Asked
+from trainer.config import flags, options
+from trainer.config.fields import COMMAND, Checked, option
+from trainer.inspection import rows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShowOptions(Checked):
+    """Which checkpoint is shown."""
+
+    checkpoint: str = option(
+        "",
+        COMMAND,
+        "CHECKPOINT",
+        "Checkpoint to show: best, best:METRIC, latest, step:N or a path.",
+        absent="latest",
+    )
+
+
+OPTIONS = (
+    flags.some(options.RunOptions, "task", "run_dir", "best"),
+    flags.every(ShowOptions),
+    flags.every(AnswerOptions),
+)
+
+
+def run(asked: Asked, package: str) -> int:
+    """Prints the manifest as three tables."""
+    del package
+    entry = asked.selected(asked.make(ShowOptions).checkpoint, default="latest")
+    shown = rows.show_checkpoint(entry)
+    if asked.json:
+        console.answer(shown)
+        return console.DONE
+    facts = {k: v for k, v in shown.items() if k not in ("variables", "files")}
+    facts |= {"bytes": sum(file["bytes"] for file in shown["files"])}
+    console.print_table([{"what": k, "is": _text(v)} for k, v in facts.items()])
+    console.say("")
+    console.print_table(
+        [
+            {"file": one["file"], "size": tables.size(one["bytes"])}
+            | {"xxh3_128": one["xxh3_128"]}
+            for one in shown["files"]
+        ]
+    )
+    console.say("")
+    console.print_table(
+        [{**one, "shape": one["shape"].replace(" ", "")} for one in shown["variables"]]
+    )
+    return console.DONE
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,110 @@
+"""The formats of an export: how each is written, and the line that loads it.
+
+files = formats.write("keras", directory, networks, predictor)   # by network
+lines = formats.usage("keras", files.values())
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from trainer.errors import KeepstepError
+from trainer.model import prediction
+
+SUFFIX = {"keras": ".keras", "h5": ".h5", "weights": ".weights.h5"}
+_LOADING = {
+    "saved_model": 'load  tf.saved_model.load("{}").signatures["serving_default"]',
+    "keras": 'load  keras.models.load_model("{}")',
+    "h5": 'load  keras.models.load_model("{}")',
+    "weights": 'load  model.load_weights("{}")',
+}
+
+
+class ExportError(KeepstepError, RuntimeError):
+    """A network can't be exported; nothing was left behind."""
+
+
+def write(
+    kind: str,
+    directory: pathlib.Path,
+    networks: Mapping[str, keras.Model],
+    predictor: prediction.Predictor,
+) -> dict[str, pathlib.Path]:
+    """Writes the files of an export.
+
+    Args:
+      kind: the format.
+      directory: that exists and is empty.
+      networks: by name.
+      predictor: of the task, traced.
+
+    Returns:
+      By network, where its file is; for a SavedModel the directory, as `saved_model`.
+
+    Raises:
+      ExportError: Keras can't write a network in this format.
+    """
+    if kind == "saved_model":
+        module = tf.Module()
+        module.networks = dict(networks)
+        # Where TensorFlow loads it into a session, as `saved_model_cli run` does, it
+        # restores only what it finds as a variable, and Keras wraps its own.
+        module.weights = [v.value for one in networks.values() for v in one.variables]
+        tf.saved_model.save(module, str(directory), signatures=predictor.traced)
+        return {"saved_model": directory}
+    files = {name: directory / f"{name}{SUFFIX[kind]}" for name in networks}
+    for name, network in networks.items():
+        if kind == "weights":
+            network.save_weights(files[name])
+            continue
+        _check_layers(network)
+        try:
+            with _quiet():
+                network.save(files[name])
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise ExportError(
+                f"Keras can't write the network {name!r} as {kind}: {error} Export it "
+                "as saved_model or weights, which need no configuration of layers."
+            ) from error
+    return files
+
+
+def usage(kind: str, paths: Iterable[pathlib.Path]) -> tuple[str, ...]:
+    """The line that loads each file."""
+    return tuple(_LOADING[kind].format(path) for path in paths)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Keras' advice against HDF5: whoever asks for it knows why."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _check_layers(network: keras.Model) -> None:
+    """Asks each layer for the configuration from which it is made again.
+
+    The inner ones come first: one that holds others asks them for theirs.
+    """
+    for layer in reversed(list(network._flatten_layers())):
+        try:
+            layer.get_config()
+        except NotImplementedError as error:
+            name = type(layer).__name__
+            raise ExportError(
+                f"the layer {layer.name!r} ({name}) does not say how it was made, so "
+                f"no file can hold it. Add to the class {name}: def get_config(self): "
+                "return {**super().get_config(), ...every argument of __init__...}, "
+                "and above it @keras.saving.register_keras_serializable(). Or export "
+                "as saved_model or weights."
+            ) from error

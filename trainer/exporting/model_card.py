@@ -1,0 +1,68 @@
+"""What a user of an export should know, as one JSON document beside it.
+
+about = model_card.describe(choices.task, entry, found, predictor, kind="keras")
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import tensorflow as tf
+
+from trainer import data
+from trainer.checkpoint import catalog
+from trainer.inference import loaded
+from trainer.model import ema, prediction
+from trainer.task import network_items
+from trainer.training import environment
+
+NAME = "model_card.json"
+
+
+def describe(
+    name: str,
+    entry: catalog.Entry,
+    found: loaded.Restored,
+    predictor: prediction.Predictor,
+    *,
+    kind: str,
+) -> dict[str, Any]:
+    """The card: what was exported, what it takes and gives, how good it is.
+
+    Args:
+      name: of the task, as `--task` has it.
+      entry: the checkpoint.
+      found: its networks and the data of the task.
+      predictor: of the task, traced.
+      kind: the format.
+    """
+    task = found.task
+    outputs = predictor.traced.structured_outputs
+    networks = network_items(found.state.networks)
+    return {
+        "task": name,
+        "about": (type(task).__doc__ or "").strip().partition("\n")[0],
+        "hyperparameters": task.hyperparameters(),
+        "format": kind,
+        "step": entry.step,
+        "metrics": dict(entry.manifest.metrics) if entry.manifest else {},
+        "averaged_weights": any(
+            one.path.startswith(f"{ema.NAME}/")
+            for one in (entry.manifest.variables if entry.manifest else ())
+        ),
+        "inputs": {name: _outline(spec) for name, spec in predictor.spec.items()},
+        "outputs": {name: _outline(one) for name, one in outputs.items()},
+        "parameters": {name: one.count_params() for name, one in networks.items()},
+        "data": {
+            name: f"{len(data.split(found.sources, name))} examples"
+            for name, source in found.sources.items()
+            if not isinstance(source, tf.data.Dataset)
+        },
+        "versions": environment.versions(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _outline(spec: tf.TensorSpec) -> dict[str, Any]:
+    return {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
