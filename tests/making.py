@@ -1,12 +1,13 @@
-from trainer.checkpoint import manifest
+from trainer.checkpoint import layout, manifest
 
 
-def checkpoint(directory, step, metrics=None, **changes):
+def checkpoint(directory, step, metrics=None, *, write_files=True, **changes):
     """A committed checkpoint with small files; what it says is also returned."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / f"ckpt-{step}.index").write_bytes(f"index {step}".encode())
-    data = directory / f"ckpt-{step}.data-00000-of-00001"
-    data.write_bytes(f"numbers {step} ".encode() * 50)
+    if write_files:
+        (directory / f"ckpt-{step}.index").write_bytes(f"index {step}".encode())
+        data = directory / f"ckpt-{step}.data-00000-of-00001"
+        data.write_bytes(f"numbers {step} ".encode() * 50)
     fields = {
         "step": step,
         "metrics": metrics or {},
@@ -23,6 +24,6 @@ def checkpoint(directory, step, metrics=None, **changes):
     return mark
 
 
-def spoil(directory, step):
+def spoil(directory, step, content='{"format": 1, "st'):
     """What is left of the manifest is not JSON."""
-    manifest.path_of(directory, step).write_text('{"format": 1, "st')
+    layout.manifest_path(directory, step).write_text(content)

@@ -83,7 +83,8 @@ def of_command(
     for paragraph in paragraphs:
         lines += ["", *_wrapped(paragraph, width)]
     lines += ["", "Example" if len(examples) == 1 else "Examples"]
-    lines += [f"  {line}" for line in examples]
+    for example in examples:
+        lines += _folded_command(example, width)
     left = dict(command_line.fields_of(name))
     for heading, names in _GROUPS.items():
         rows = [
@@ -166,6 +167,13 @@ def _columns(rows: Sequence[tuple[str, str]], width: int, *, left: int) -> list[
         lines.append(f"{first}{folded[0]}".rstrip())
         lines += [" " * left + line for line in folded[1:]]
     return lines
+
+
+def _folded_command(line: str, width: int) -> list[str]:
+    """A command that can be typed, on as many lines as it needs."""
+    first, *more = _wrapped(line, width - 6)
+    lines = [f"  {first}", *(f"    {one}" for one in more)]
+    return [*(f"{one} \\" for one in lines[:-1]), lines[-1]]
 
 
 def _wrapped(text: str, width: int) -> list[str]:
