@@ -333,10 +333,32 @@ def test_an_output_that_cannot_be_filled_in_is_refused(exports, output, reason):
     )
 
 
-def test_a_format_of_tables_is_refused(exports):
-    refused = processes.call("export", f"--run_dir={exports.run_dir}", "--format=json")
+@pytest.mark.parametrize(
+    ("formats", "kind"),
+    [(["--format=json"], "saved_model"), (["--format=weights", "--format=json"], None)],
+)
+def test_an_export_may_answer_with_a_document(exports, tmp_path, formats, kind):
+    output = f"--output={tmp_path}/new"
+    done = processes.call("export", f"--run_dir={exports.run_dir}", *formats, output)
+    body = json.loads(done.stdout)
+    place = str(tmp_path / "new")
+    file = {"saved_model": place} if kind else {"model": f"{place}/model.weights.h5"}
+    assert (done.code, body.pop("usage")[0][:5]) == (0, "load ")
+    assert body.pop("max_difference") <= 1e-5
+    assert body == {
+        "step": exports.step,
+        "checkpoint": str(exports.prefix),
+        "format": kind or "weights",
+        "path": place,
+        "files": file,
+        "examples": 64,
+    }
+
+
+def test_a_format_that_is_none_is_refused(exports):
+    refused = processes.call("export", f"--run_dir={exports.run_dir}", "--format=onnx")
     assert (refused.code, refused.stdout) == (2, "")
     assert refused.stderr == (
-        "ConfigError: --format=json is no format of an export: expected saved_model, "
-        "keras, h5, weights.\n"
+        "ConfigError: --format=onnx: expected a format of the export (saved_model, "
+        "keras, h5, weights) or of the answer (table, json).\n"
     )

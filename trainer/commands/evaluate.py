@@ -1,7 +1,9 @@
 """Evaluate a checkpoint on a split or on a file of your own.
 
-python run.py evaluate --run_dir=runs/digits --split=test
-python run.py evaluate --run_dir=runs/digits --checkpoint=step:1178 --data=mine.npz
+Each metric is the mean over all examples.
+
+    python run.py evaluate --run_dir=runs/digits --split=test
+    python run.py evaluate --run_dir=runs/digits --checkpoint=step:1178 --data=mine.npz
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Show one checkpoint: its manifest, its files, its variables.
 
-python run.py show --run_dir=runs/digits --checkpoint=best
+Sizes and shapes are those in the manifest; nothing is loaded.
+
+    python run.py show --run_dir=runs/digits --checkpoint=best
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Any
 import tensorflow as tf
 
 from trainer import data
-from trainer.checkpoint import catalog, environment
+from trainer.checkpoint import catalog
 from trainer.config import options
 from trainer.exporting import formats, model_card, roundtrip
 from trainer.inference import loaded

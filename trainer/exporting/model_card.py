@@ -11,11 +11,10 @@ from typing import Any
 import tensorflow as tf
 
 from trainer import data
-from trainer.checkpoint import catalog
+from trainer.checkpoint import catalog, environment
 from trainer.inference import loaded
 from trainer.model import ema, prediction
 from trainer.task import network_items
-from trainer.training import environment
 
 NAME = "model_card.json"
 
