@@ -1,8 +1,10 @@
 """What a command is asked: the options that several commands share, and their values.
 
-def run(asked: Asked, package: str) -> int:
-    entry = asked.selected(default="best")
-    examples = asked.make(ExampleOptions)
+    def run(asked: Asked, package: str) -> int:
+        entry = asked.selected("", default="best")
+        examples = asked.make(ExampleOptions)
+
+What only one command takes stands in the file of that command.
 """
 
 from __future__ import annotations

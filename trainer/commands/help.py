@@ -1,6 +1,8 @@
 """The text of `--help`: grouped, wrapped, with defaults, units and examples.
 
-text = help.of_command("train", width=80, task="digits", hyperparameters=[...])
+    text = help.of_command("train", width=80)
+
+What a command is for, and its examples, are the docstring of its module.
 """
 
 from __future__ import annotations
@@ -85,26 +87,33 @@ def of_command(
     lines += ["", "Example" if len(examples) == 1 else "Examples"]
     for example in examples:
         lines += _folded_command(example, width)
-    left = dict(command_line.fields_of(name))
-    for heading, names in _GROUPS.items():
-        rows = [
-            (_flag(left[one]), _described(left[one]))
-            for one in names.split()
-            if one in left
-        ]
-        rows += list(_EVERYWHERE) if heading == "Output" else []
-        if rows:
-            lines += ["", heading, *_columns(rows, width, left=_LEFT)]
+    taken = command_line.fields_of(name)
+    for heading, rows in _groups(taken).items():
+        lines += ["", heading, *_columns(rows, width, left=_LEFT)]
     if hyperparameters:
         rows = [(one["name"], _default_of(one)) for one in hyperparameters]
         title = f"Hyperparameters of the task {task} (--set=NAME=VALUE)"
         lines += ["", title, *_columns(rows, width, left=_LEFT)]
-    elif "set" in left and not task:
+    elif "set" in taken and not task:
         more = f"{console.program()} {name} --task=NAME --help also lists the "
         lines += ["", *_wrapped(f"{more}hyperparameters of a task.", width)]
-    elif task and "set" in left:
+    elif task and "set" in taken:
         lines += ["", f"The task {task!r} has no hyperparameters, or is not found."]
     return "\n".join(lines)
+
+
+def _groups(taken: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """By heading the options that a command takes, each with its text."""
+    found = {
+        heading: [
+            (_flag(taken[one]), _described(taken[one]))
+            for one in names.split()
+            if one in taken
+        ]
+        for heading, names in _GROUPS.items()
+    }
+    found["Output"] += _EVERYWHERE
+    return {heading: rows for heading, rows in found.items() if rows}
 
 
 def _parts(name: str) -> tuple[list[str], list[str]]:

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Iterable
+from typing import Any
 
 from trainer.commands import console
 from trainer.commands.asked import (
@@ -70,25 +71,25 @@ def run(asked: Asked, package: str) -> int:
         _print(prediction.as_lines(predicted), asked.json)
         return console.DONE
     output = pathlib.Path(path)
-    files.make_directory(output.parent)
-    with files.replacing(output) as temporary:
-        if output.suffix == ".npz":
-            count = prediction.write_npz(temporary, predicted)
-        else:
-            count = _write_lines(temporary, prediction.as_lines(predicted))
+    count = _write(output, predicted)
     if asked.json:
-        console.answer(
-            {
-                "step": entry.step,
-                "path": str(entry.prefix),
-                "split": examples.data or examples.split,
-                "count": count,
-                "output": str(output),
-            }
-        )
+        answer = {"step": entry.step, "path": str(entry.prefix)}
+        answer |= {"split": examples.data or examples.split}
+        console.answer({**answer, "count": count, "output": str(output)})
     else:
         console.say(f"{count} predictions of {entry.prefix} are in {output}")
     return console.DONE
+
+
+def _write(output: pathlib.Path, predicted: Iterable[Any]) -> int:
+    """Writes all predictions; gives their number."""
+    from trainer.model import prediction
+
+    files.make_directory(output.parent)
+    with files.replacing(output) as temporary:
+        if output.suffix == ".npz":
+            return prediction.write_npz(temporary, predicted)
+        return _write_lines(temporary, prediction.as_lines(predicted))
 
 
 def _print(lines: Iterable[str], as_document: bool) -> None:

@@ -1,7 +1,9 @@
 """Flagfiles: files with one flag per line, which may name further ones.
 
-words = flagfiles.opened(["--flagfile=a.flags", "--steps=5"])
-words.every      # ("--task=digits", "--steps=5")
+    words = flagfiles.opened(["--flagfile=a.flags", "--steps=5"])
+    words.every      # ("--task=digits", "--steps=5")
+
+They are read as absl reads them: # and // begin a comment, blank lines mean nothing.
 """
 
 from __future__ import annotations

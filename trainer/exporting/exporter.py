@@ -82,18 +82,15 @@ def export(
       compatibility.IncompatibleCheckpointError: the networks are not those of the task.
     """
     found = loaded.load(choices, task, entry)
-    target = _target(choices, kind, output, entry, found)
-    as_file = target.name.endswith(formats.SUFFIX.get(kind, "/"))
-    card = target.with_name(f"{target.name}.json") if as_file else None
-    _check_place(target, card, found)
-    make_directory(target.parent)
-    staging = target.with_name(f".{target.name}.tmp")
-    delete(staging)  # of an export that was interrupted
-    make_directory(staging)
+    place = _Place.of(_target(choices, kind, output, entry, found), kind)
+    place.check(network_items(found.state.networks))
+    make_directory(place.target.parent)
+    delete(place.staging)  # of an export that was interrupted
+    make_directory(place.staging)
     try:
         predictor = prediction.Predictor(task, found.state.networks, found.spec())
         networks = network_items(found.state.networks)
-        files = formats.write(kind, staging, networks, predictor)
+        files = formats.write(kind, place.staging, networks, predictor)
         plan = roundtrip.Plan(
             kind=kind,
             files={name: str(path) for name, path in files.items()},
@@ -106,53 +103,66 @@ def export(
         examples = len(next(iter(expected.values())))
         about = model_card.describe(choices.task, entry, found, predictor, kind=kind)
         about |= {"max_difference": difference, "compared_examples": examples}
-        _place(staging, target, card, files, about)
+        place.fill(files, about)
     finally:
-        delete(staging)
-    placed = {
-        name: target if as_file else target / path.relative_to(staging)
-        for name, path in files.items()
-    }
+        delete(place.staging)
+    placed = {name: place.of_file(path) for name, path in files.items()}
     usage = formats.usage(kind, placed.values())
-    return Export(target, placed, difference, examples, usage)
+    return Export(place.target, placed, difference, examples, usage)
 
 
-def _check_place(
-    target: pathlib.Path, card: pathlib.Path | None, found: loaded.Restored
-) -> None:
-    """Refuses to overwrite, and to put several networks into one file."""
-    networks = network_items(found.state.networks)
-    if card and len(networks) > 1:
-        raise formats.ExportError(
-            f"--output={target} is one file, and the task has the networks "
-            f"{', '.join(networks)}. Give a directory."
-        )
-    for path in (target, card or target / model_card.NAME):
-        if path.exists():
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where an export belongs: a directory, or one file with its card beside it."""
+
+    target: pathlib.Path
+    card: pathlib.Path
+    as_file: bool
+
+    @classmethod
+    def of(cls, target: pathlib.Path, kind: str) -> _Place:
+        """As the name says: one that ends like a file of this format is a file."""
+        if target.name.endswith(formats.SUFFIX.get(kind, "/")):
+            return cls(target, target.with_name(f"{target.name}.json"), True)
+        return cls(target, target / model_card.NAME, False)
+
+    @property
+    def staging(self) -> pathlib.Path:
+        """The directory in which everything is made."""
+        return self.target.with_name(f".{self.target.name}.tmp")
+
+    def check(self, networks: Mapping[str, Any]) -> None:
+        """Refuses to overwrite, and to put several networks into one file."""
+        if self.as_file and len(networks) > 1:
             raise formats.ExportError(
-                f"{path} is there already, and an export is never overwritten. Delete "
-                "it, or give another --output."
+                f"--output={self.target} is one file, and the task has the networks "
+                f"{', '.join(networks)}. Give a directory."
             )
+        for path in (self.target, self.card):
+            if path.exists():
+                raise formats.ExportError(
+                    f"{path} is there already, and an export is never overwritten. "
+                    "Delete it, or give another --output."
+                )
 
+    def of_file(self, path: pathlib.Path) -> pathlib.Path:
+        """The place of a staged file."""
+        if self.as_file:
+            return self.target
+        return self.target / path.relative_to(self.staging)
 
-def _place(
-    staging: pathlib.Path,
-    target: pathlib.Path,
-    card: pathlib.Path | None,
-    files: Mapping[str, pathlib.Path],
-    about: Mapping[str, Any],
-) -> None:
-    """Gives what was staged its name: from here on the export is there."""
-    text = json.dumps(about, indent=1) + "\n"
-    if card:
-        write_atomically(card, text)
-        sync(files["model"])
-        replace(files["model"], target)
-        return
-    write_atomically(staging / model_card.NAME, text)
-    for path in staging.rglob("*"):
-        sync(path)
-    replace(staging, target)
+    def fill(self, files: Mapping[str, pathlib.Path], about: Mapping[str, Any]) -> None:
+        """Gives what was staged its name: from here on the export is there."""
+        text = json.dumps(about, indent=1) + "\n"
+        if self.as_file:
+            write_atomically(self.card, text)
+            sync(files["model"])
+            replace(files["model"], self.target)
+            return
+        write_atomically(self.staging / model_card.NAME, text)
+        for path in self.staging.rglob("*"):
+            sync(path)
+        replace(self.staging, self.target)
 
 
 def _target(

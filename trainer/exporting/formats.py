@@ -1,7 +1,9 @@
 """The formats of an export: how each is written, and the line that loads it.
 
-files = formats.write("keras", directory, networks, predictor)   # by network
-lines = formats.usage("keras", files.values())
+    files = formats.write("keras", directory, networks, predictor)   # by network
+    lines = formats.usage("keras", files.values())
+
+Keras writes what it can write; its refusals are explained with the way around them.
 """
 
 from __future__ import annotations
@@ -62,17 +64,22 @@ def write(
     for name, network in networks.items():
         if kind == "weights":
             network.save_weights(files[name])
-            continue
-        _check_layers(network)
-        try:
-            with _quiet():
-                network.save(files[name])
-        except (NotImplementedError, TypeError, ValueError) as error:
-            raise ExportError(
-                f"Keras can't write the network {name!r} as {kind}: {error} Export it "
-                "as saved_model or weights, which need no configuration of layers."
-            ) from error
+        else:
+            _save(network, files[name], name=name, kind=kind)
     return files
+
+
+def _save(network: keras.Model, path: pathlib.Path, *, name: str, kind: str) -> None:
+    """Has Keras write a network with its layers."""
+    _check_layers(network)
+    try:
+        with _quiet():
+            network.save(path)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ExportError(
+            f"Keras can't write the network {name!r} as {kind}: {error} Export it as "
+            "saved_model or weights, which need no configuration of layers."
+        ) from error
 
 
 def usage(kind: str, paths: Iterable[pathlib.Path]) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """What a user of an export should know, as one JSON document beside it.
 
-about = model_card.describe(choices.task, entry, found, predictor, kind="keras")
+    about = model_card.describe(choices.task, entry, found, predictor, kind="keras")
+
+It names the checkpoint, what goes in, what comes out, and how good it was.
 """
 
 from __future__ import annotations
@@ -27,16 +29,8 @@ def describe(
     *,
     kind: str,
 ) -> dict[str, Any]:
-    """The card: what was exported, what it takes and gives, how good it is.
-
-    Args:
-      name: of the task, as `--task` has it.
-      entry: the checkpoint.
-      found: its networks and the data of the task.
-      predictor: of the task, traced.
-      kind: the format.
-    """
-    task = found.task
+    """The card of an export of the task `name` in the format `kind`."""
+    mark, task = entry.manifest, found.task
     outputs = predictor.traced.structured_outputs
     networks = network_items(found.state.networks)
     return {
@@ -45,10 +39,10 @@ def describe(
         "hyperparameters": task.hyperparameters(),
         "format": kind,
         "step": entry.step,
-        "metrics": dict(entry.manifest.metrics) if entry.manifest else {},
+        "metrics": dict(mark.metrics) if mark else {},
         "averaged_weights": any(
             one.path.startswith(f"{ema.NAME}/")
-            for one in (entry.manifest.variables if entry.manifest else ())
+            for one in (mark.variables if mark else ())
         ),
         "inputs": {name: _outline(spec) for name, spec in predictor.spec.items()},
         "outputs": {name: _outline(one) for name, one in outputs.items()},
