@@ -66,6 +66,7 @@ def test_every_format_has_its_line_in_the_build_document():
 
 def test_every_module_has_its_line_in_the_build_document():
     named = set(re.findall(r"^\| `([\w/]+)` \|", BUILD, re.MULTILINE))
+    named |= {f"commands/{name}" for name in command_line.NAMES}
     paths = (ROOT / "trainer").rglob("*.py")
     modules = {
         path.relative_to(ROOT / "trainer").with_suffix("").as_posix()
