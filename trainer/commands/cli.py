@@ -11,10 +11,9 @@ import contextlib
 from collections.abc import Sequence
 
 import trainer
-from trainer.checkpoint import selection
+from trainer.checkpoint import locks, selection
 from trainer.commands import command_line, console, help
 from trainer.config import flagfiles, options
-from trainer.checkpoint import locks
 
 
 def main(argv: Sequence[str], *, package: str) -> int:

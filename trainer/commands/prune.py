@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from trainer.checkpoint import catalog, layout, selection, upkeep
+from trainer.checkpoint import catalog, layout, locks, selection, upkeep
 from trainer.commands import console
 from trainer.commands.asked import AnswerOptions, Asked
 from trainer.config import flags, options
 from trainer.config.fields import COMMAND, Checked, option
 from trainer.inspection import rows
-from trainer.checkpoint import locks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
