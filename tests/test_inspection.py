@@ -5,8 +5,22 @@ import re
 import making
 import pytest
 
-from trainer.checkpoint import catalog, manifest
-from trainer.inspection.rows import list_checkpoints, show_checkpoint, verify
+from trainer.checkpoint import catalog, manifest, selection
+from trainer.checkpoint.layout import RunDirectory
+from trainer.inspection import rows
+from trainer.inspection.rows import show_checkpoint
+
+
+def list_checkpoints(run, rules=()):
+    return rows.list_checkpoints(RunDirectory(run), rules)
+
+
+def verify(run):
+    return rows.verify(RunDirectory(run))
+
+
+def entries(run):
+    return catalog.scan(RunDirectory(run)).entries
 
 
 def data_of(directory, step):
@@ -71,7 +85,7 @@ def test_the_latest_is_the_one_that_would_be_selected(run, spoiled):
     for directory in spoiled:
         making.spoil(run / directory, 20)
     latest = [r["path"] for r in list_checkpoints(run) if r["latest"]]
-    assert latest == [str(catalog.select(run, "latest", ()).prefix)]
+    assert latest == [str(selection.select(RunDirectory(run), "latest", ()).prefix)]
 
 
 def cut_short(path):
@@ -145,7 +159,7 @@ def test_a_file_that_cannot_be_read_does_not_hide_the_other_checkpoints(run, loo
 
 
 def test_a_checkpoint_is_shown_with_its_files_and_variables(run):
-    (entry,) = [e for e in catalog.scan(run) if e.step == 20]
+    (entry,) = [e for e in entries(run) if e.step == 20]
     shown = show_checkpoint(entry)
     assert (shown["step"], shown["metrics"]) == (20, {"loss": 0.75})
     assert {row["file"]: row["bytes"] for row in shown["files"]} == {
@@ -160,13 +174,13 @@ def test_a_checkpoint_is_shown_with_its_files_and_variables(run):
 def test_a_time_that_is_none_is_a_fault_of_the_manifest(run, created):
     making.checkpoint(run / "recent", 30, created=created)
     with pytest.raises(manifest.ManifestError):
-        show_checkpoint(catalog.scan(run)[0])
+        show_checkpoint(entries(run)[0])
 
 
 def test_what_cannot_be_read_is_not_shown(run):
     making.spoil(run / "recent", 20)
     with pytest.raises(manifest.ManifestError, match="is not a manifest of format"):
-        show_checkpoint(catalog.scan(run)[0])
+        show_checkpoint(entries(run)[0])
 
 
 @pytest.mark.parametrize("look", [list_checkpoints, verify])

@@ -16,19 +16,19 @@ from typing import Any
 
 import xxhash
 
-from trainer.checkpoint import retention
 from trainer.checkpoint.layout import RunDirectory
-from trainer.config import fields, options
+from trainer.config import options
+from trainer.config.comparison import (
+    FIELDS,
+    difference,
+    flat,
+    reranked,
+    trajectory,
+)
 from trainer.storage import checked_json, files
 
-_FIELDS = fields.recorded(options.RunOptions)
 _MAX_BYTES = 16 << 20
 _LENGTH = {"steps", "epochs"}  # two ways to say one thing
-# A hyperparameter with one of these names is written `set.<name>`. It is part of every
-# digest, so the list stays as 0.1.0 had it, with the options of its commands.
-_PREFIXED = {*_FIELDS, "run_dir", "resume", "allow_change", "checkpoint", "kills"} | {
-    *("data", "output", "against", "dry_run", "split", "progress", "format", "debug")
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Record:
     @property
     def digest(self) -> str:
         """Of the choices that the numbers depend on."""
-        text = json.dumps(_trajectory(self.choices), sort_keys=True)
+        text = json.dumps(trajectory(self.choices), sort_keys=True)
         return xxhash.xxh3_128_hexdigest(text.encode())
 
 
@@ -87,7 +87,7 @@ def complete(
             f"{config.directory()} holds a run of the task {choices['task']!r}, not "
             f"{config.task!r}. Give another --run_dir."
         )
-    unsaid = {name for name in choices if name in _FIELDS and name not in given}
+    unsaid = {name for name in choices if name in FIELDS and name not in given}
     if _LENGTH & set(given):
         unsaid -= _LENGTH
     own = {name: choices[name] for name in unsaid}
@@ -127,8 +127,8 @@ def settle(
     if not path.exists():
         return Record(choices)
     before = read(path)
-    different = _difference(_trajectory(before.choices), _trajectory(choices))
-    if _reranked(before.choices, choices):
+    different = difference(trajectory(before.choices), trajectory(choices))
+    if reranked(before.choices, choices):
         different["best"] = [before.choices["best"], choices["best"]]
     refused = {k: v for k, v in different.items() if k not in allowed}
     if refused:
@@ -140,7 +140,7 @@ def settle(
             + "\nStart with the same ones, give another --run_dir, or say that you "
             f"mean it: {allow}"
         )
-    changed = _difference(_flat(before.choices), _flat(choices))
+    changed = difference(flat(before.choices), flat(choices))
     if not changed:
         return before
     entry = {"time": round(time.time(), 3), **changed}
@@ -161,7 +161,7 @@ def read(path: pathlib.Path) -> Record:
         lineages = tuple(body["lineages"])
         if not isinstance(choices, dict):
             raise TypeError("its choices are no object")
-        if not choices.keys() <= {*_FIELDS, "facts"}:
+        if not choices.keys() <= {*FIELDS, "facts"}:
             raise TypeError("it has unknown choices")
         for name, kind in (("task", str), ("set", dict), ("facts", dict)):
             if not isinstance(choices[name], kind):
@@ -215,52 +215,11 @@ def _choices(
     hyperparameters: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    recorded = {name: getattr(config, name) for name in _FIELDS}
+    recorded = {name: getattr(config, name) for name in FIELDS}
     recorded["set"] = dict(hyperparameters)
     recorded["facts"] = dict(facts)
     as_read_back: dict[str, Any] = json.loads(json.dumps(recorded))
     return as_read_back
-
-
-def _reranked(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
-    """Whether what was best by one rule would be ranked by another, or no more."""
-    ranks = [
-        {rule.metric: rule.mode for rule in map(retention.Best.parse, choices["best"])}
-        for choices in (there, here)
-    ]
-    first = [next(iter(rank.items()), None) for rank in ranks]
-    return bool(ranks[0]) and (
-        first[0] != first[1] or not ranks[0].items() <= ranks[1].items()
-    )
-
-
-def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: [there.get(name), here.get(name)]
-        for name in sorted(there.keys() | here.keys())
-        if there.get(name) != here.get(name)
-    }
-
-
-def _flat(choices: Mapping[str, Any]) -> dict[str, Any]:
-    """One level: hyperparameters beside the run's own fields."""
-    own = {k: v for k, v in choices.items() if k not in ("set", "facts")}
-    own |= choices["facts"]
-    return own | {
-        (f"set.{name}" if name in own or name in _PREFIXED else name): value
-        for name, value in choices["set"].items()
-    }
-
-
-def _trajectory(choices: Mapping[str, Any]) -> dict[str, Any]:
-    """What the numbers depend on, one level."""
-    return _flat(
-        {
-            name: value
-            for name, value in choices.items()
-            if name == "facts" or _FIELDS[name].metadata["touches"] == fields.TRAJECTORY
-        }
-    )
 
 
 def _text(value: Any) -> str:

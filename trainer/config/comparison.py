@@ -1,0 +1,63 @@
+"""The choices of a run compared: what the numbers depend on, and what differs.
+
+    comparison.difference(comparison.flat(there), comparison.flat(here))
+
+Choices are those of a run record: plain values as JSON has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trainer.checkpoint import retention
+from trainer.config import fields, options
+
+FIELDS = fields.recorded(options.RunOptions)
+# A hyperparameter with one of these names is written `set.<name>`. It is part of every
+# digest, so the list stays as 0.1.0 had it, with the options of its commands.
+_PREFIXED = {*FIELDS, "run_dir", "resume", "allow_change", "checkpoint", "kills"} | {
+    *("data", "output", "against", "dry_run", "split", "progress", "format", "debug")
+}
+
+
+def reranked(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether what was best by one rule would be ranked by another, or no more."""
+    ranks = [
+        {rule.metric: rule.mode for rule in map(retention.Best.parse, choices["best"])}
+        for choices in (there, here)
+    ]
+    first = [next(iter(rank.items()), None) for rank in ranks]
+    return bool(ranks[0]) and (
+        first[0] != first[1] or not ranks[0].items() <= ranks[1].items()
+    )
+
+
+def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
+    """By name what is there and what is here, where they differ."""
+    return {
+        name: [there.get(name), here.get(name)]
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name) != here.get(name)
+    }
+
+
+def flat(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """One level: hyperparameters beside the run's own fields."""
+    own = {k: v for k, v in choices.items() if k not in ("set", "facts")}
+    own |= choices["facts"]
+    return own | {
+        (f"set.{name}" if name in own or name in _PREFIXED else name): value
+        for name, value in choices["set"].items()
+    }
+
+
+def trajectory(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """What the numbers depend on, one level."""
+    return flat(
+        {
+            name: value
+            for name, value in choices.items()
+            if name == "facts" or FIELDS[name].metadata["touches"] == fields.TRAJECTORY
+        }
+    )
