@@ -1,19 +1,42 @@
 """Read every byte of every checkpoint against its manifest.
 
-Changes nothing. Exits with 0 only if there are checkpoints and all of them are sound.
+Changes nothing without --repair. Exits with 0 only if there are checkpoints and all of
+them are sound.
 
     python run.py verify --run_dir=runs/digits
+    python run.py verify --run_dir=runs/digits --repair
 """
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
+from trainer.checkpoint import locks
+from trainer.checkpoint.layout import RunDirectory
 from trainer.commands import console, tables
 from trainer.commands.asked import AnswerOptions, Asked
 from trainer.config import flags, options
+from trainer.config.fields import COMMAND, Checked, option
 from trainer.inspection import rows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RepairOptions(Checked):
+    """Whether manifests are written."""
+
+    repair: bool = option(
+        False,
+        COMMAND,
+        "",
+        "First write the manifest anew for each checkpoint that has none and that "
+        "TensorFlow reads in full.",
+    )
+
 
 OPTIONS = (
     flags.some(options.RunOptions, "task", "run_dir"),
+    flags.every(RepairOptions),
     flags.every(AnswerOptions),
 )
 
@@ -21,7 +44,12 @@ OPTIONS = (
 def run(asked: Asked, package: str) -> int:
     """Prints one row per checkpoint, with what is wrong."""
     del package
-    found = rows.verify(asked.directory())
+    directory = asked.directory()
+    if asked.make(RepairOptions).repair:
+        for row in _repair(directory, asked.debug):
+            done = row["problem"] or "its manifest is written anew"
+            console.say(f"{row['path']}: {done}", error=asked.json)
+    found = rows.verify(directory)
     if asked.json:
         console.answer(found)
     else:
@@ -34,3 +62,10 @@ def run(asked: Asked, package: str) -> int:
         )
     bad = [row for row in found if row["problem"]]
     return console.FAILED if bad or not found else console.DONE
+
+
+def _repair(directory: RunDirectory, debug: bool) -> list[dict[str, Any]]:
+    with console.quiet_import(debug):
+        from trainer.inspection import repair
+    with locks.lock(directory.root, directory.lock):
+        return repair.repair(directory)
