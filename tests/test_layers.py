@@ -9,7 +9,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAYERS = [
-    "compat errors",
+    "compat compat.autograph compat.datasets compat.events compat.networks "
+    "compat.tracking errors",
     "model.audit model.ema storage.failpoints figures training.preemption "
     "checkpoint.retention checkpoint.snapshot task checkpoint.reader "
     "commands.console",

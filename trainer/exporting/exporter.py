@@ -23,6 +23,7 @@ from absl import logging
 
 from trainer import data
 from trainer.checkpoint import catalog
+from trainer.compat.networks import layers_of
 from trainer.config import options
 from trainer.errors import KeepstepError
 from trainer.exporting import roundtrip
@@ -213,7 +214,7 @@ def _check_layers(network: keras.Model) -> None:
 
     The inner ones come first: one that holds others asks them for theirs.
     """
-    for layer in reversed(list(network._flatten_layers())):
+    for layer in reversed(layers_of(network)):
         try:
             layer.get_config()
         except NotImplementedError as error:
