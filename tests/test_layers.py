@@ -15,8 +15,10 @@ LAYERS = [
     "checkpoint.retention checkpoint.snapshot task checkpoint.reader "
     "commands.console",
     "config.options data training.progress storage.files",
-    "reporting.event_rollback config.tasks storage.checked_json data.stream "
-    "reporting.event_file",
+    "config.values config.task_name",
+    "config.settings config.comparison config.lookup",
+    "reporting.event_rollback config.tasks config.flagfile storage.checked_json "
+    "data.stream reporting.event_file",
     "checkpoint.manifest config.run_record reporting.reporter",
     "checkpoint.catalog checkpoint.compatibility checkpoint.shards model.state",
     "inspection.diff inspection.rows model.prediction model.steps "
@@ -36,6 +38,11 @@ LIGHT = [
     "checkpoint.retention",
     "config.options",
     "config.run_record",
+    "config.comparison",
+    "config.flagfile",
+    "config.settings",
+    "config.task_name",
+    "config.values",
     "checkpoint.catalog",
     "inspection.rows",
     "reporting.event_rollback",

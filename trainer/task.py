@@ -147,8 +147,9 @@ class Task(abc.ABC):
         return {}
 
     def hyperparameters(self) -> dict[str, Any]:
-        """Every field by name."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        """Every field that a task is created with, by name."""
+        fields = dataclasses.fields(self)
+        return {field.name: getattr(self, field.name) for field in fields if field.init}
 
 
 T = TypeVar("T", bound=type[Task])

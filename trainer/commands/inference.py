@@ -21,7 +21,7 @@ def evaluate(choices: options.Config, package: str) -> int:
     with console.quiet_import(choices.debug):
         from trainer.config import tasks
         from trainer.inference import evaluate as evaluation
-    task = tasks.create(choices.task, choices.set, package=package)
+    task = tasks.of(choices, package=package)
     metrics = evaluation.evaluate(choices, task, entry)
     row = {"step": entry.step, "path": str(entry.prefix)}
     row["split"] = choices.data or choices.split
@@ -39,7 +39,7 @@ def predict(choices: options.Config, package: str) -> int:
         from trainer.config import tasks
         from trainer.inference import loaded
         from trainer.model import prediction
-    task = tasks.create(choices.task, choices.set, package=package)
+    task = tasks.of(choices, package=package)
     found = loaded.load(choices, task, entry)
     predictor = prediction.Predictor(task, found.state.networks, found.spec())
     batches = found.examples(choices, predictor.inputs)
@@ -70,7 +70,7 @@ def export(choices: options.Config, package: str) -> int:
     with console.quiet_import(choices.debug):
         from trainer.config import tasks
         from trainer.exporting import exporter
-    task = tasks.create(choices.task, choices.set, package=package)
+    task = tasks.of(choices, package=package)
     done = exporter.export(choices, task, entry, package=package)
     console.say(
         f"exported {entry.prefix} to {done.path}: loaded back in a fresh process, "
@@ -96,7 +96,7 @@ def average(choices: options.Config, package: str) -> int:
     with console.quiet_import(choices.debug):
         from trainer.config import tasks
         from trainer.inference.average import average
-    task = tasks.create(choices.task, choices.set, package=package)
+    task = tasks.of(choices, package=package)
     made = average(choices, task, entries, rule)
     rows = [(str(e.prefix), e.manifest.metrics) for e in entries if e.manifest]
     rows.append((str(made.prefix), made.metrics))

@@ -15,7 +15,7 @@ from typing import Any
 
 from trainer.checkpoint import catalog
 from trainer.commands import console
-from trainer.config import options
+from trainer.config import options, task_name
 from trainer.training import preemption
 
 _SHOWN_DIFFERENCES = 10
@@ -29,9 +29,9 @@ def train(choices: options.Config, package: str) -> int:
         try:
             with stop.interrupting():
                 with console.quiet_import(choices.debug):
-                    from trainer.config.tasks import create
+                    from trainer.config.tasks import of
                     from trainer.training import loop
-                task = create(choices.task, choices.set, package=package)
+                task = of(choices, package=package)
             if not choices.best:
                 choices = dataclasses.replace(choices, best=type(task).best)
             outcome = loop.train(choices, task, stop)
@@ -68,6 +68,7 @@ def train(choices: options.Config, package: str) -> int:
 def prove(choices: options.Config, package: str) -> int:
     """Kills and resumes this very task; proves that nothing differs"""
     del package
+    task_name.check_trusted(choices.task, choices.trust)
     with console.quiet_import(choices.debug):
         from trainer.inspection import proof
     directory = pathlib.Path(tempfile.mkdtemp(prefix="keepstep-prove-"))

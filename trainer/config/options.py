@@ -61,7 +61,11 @@ class RunOptions:
       ConfigError: a value is out of range, or two choices contradict each other.
     """
 
-    task: str = _option("", TRAJECTORY, "A registered task, or package.module:Class.")
+    task: str = _option(
+        "",
+        TRAJECTORY,
+        "A registered task, package.module:Class or path/to/file.py:Class.",
+    )
     set: tuple[str, ...] = _option(
         (), TRAJECTORY, "name=value: a hyperparameter of the task; repeatable."
     )
@@ -297,6 +301,12 @@ class Config(RunOptions):
         "Of what is printed: table or json. export: saved_model (also if nothing is "
         "said), keras, h5 or weights.",
         choices=("table", "json", *EXPORTS),
+    )
+    trust: bool = _option(
+        False,
+        COMMAND,
+        "Import the code that the run directory names as its task, though this command "
+        "does not.",
     )
     debug: bool = _option(False, COMMAND, "Show tracebacks and TensorFlow's own log.")
 

@@ -24,7 +24,7 @@ from absl import logging
 from trainer import data
 from trainer.checkpoint import catalog
 from trainer.compat.networks import layers_of
-from trainer.config import options
+from trainer.config import options, values
 from trainer.errors import KeepstepError
 from trainer.exporting import roundtrip
 from trainer.inference import loaded
@@ -252,7 +252,10 @@ def _card(
     return {
         "task": choices.task,
         "about": (type(task).__doc__ or "").strip().partition("\n")[0],
-        "hyperparameters": task.hyperparameters(),
+        "hyperparameters": {
+            name: values.plain(values.encoded(one))
+            for name, one in task.hyperparameters().items()
+        },
         "format": kind,
         "step": entry.step,
         "metrics": dict(entry.manifest.metrics) if entry.manifest else {},
