@@ -15,7 +15,7 @@ LAYERS = [
     "checkpoint.retention checkpoint.snapshot task checkpoint.reader "
     "commands.console",
     "config.options data training.progress storage.files",
-    "config.values config.task_name",
+    "config.values config.task_name config.program",
     "config.settings config.comparison config.lookup",
     "reporting.event_rollback config.tasks config.flagfile storage.checked_json "
     "data.stream reporting.event_file",
@@ -30,6 +30,7 @@ LAYERS = [
     "inference.average inference.evaluate exporting.exporter training.loop",
     "commands.training commands.inference",
     "commands.cli",
+    "__main__",
 ]
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names.split()}
 LIGHT = [
@@ -37,6 +38,7 @@ LIGHT = [
     "checkpoint.manifest",
     "checkpoint.retention",
     "config.options",
+    "config.program",
     "config.run_record",
     "config.comparison",
     "config.flagfile",

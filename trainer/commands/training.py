@@ -9,13 +9,12 @@ import dataclasses
 import json
 import pathlib
 import shutil
-import sys
 import tempfile
 from typing import Any
 
 from trainer.checkpoint import catalog
 from trainer.commands import console
-from trainer.config import options, task_name
+from trainer.config import options, program, task_name
 from trainer.training import preemption
 
 _SHOWN_DIFFERENCES = 10
@@ -60,7 +59,7 @@ def train(choices: options.Config, package: str) -> int:
                 console.say(f"best       {entry.prefix}  ({rule.metric} {value:.4f})")
     for what in outcome.inexact:
         console.say(f"INEXACT    {what}")
-    console.say(f"evaluate   python run.py evaluate --run_dir={run_dir}")
+    console.say(f"evaluate   {program.name()} evaluate --run_dir={run_dir}")
     console.say(f"watch      tensorboard --logdir={run_dir.parent}")
     return console.DONE
 
@@ -73,7 +72,7 @@ def prove(choices: options.Config, package: str) -> int:
         from trainer.inspection import proof
     directory = pathlib.Path(tempfile.mkdtemp(prefix="keepstep-prove-"))
     arguments = options.as_arguments(choices)
-    command = [sys.executable, sys.argv[0], "train", *arguments]
+    command = [*program.command_line(), "train", *arguments]
     verdict = proof.prove(command, directory, kills=choices.kills, seed=choices.seed)
     if choices.format == "json":
         console.say(json.dumps(dataclasses.asdict(verdict)))
