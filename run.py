@@ -2,7 +2,7 @@
 
 import sys
 
-from trainer.commands import cli
+from trainer.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(cli.main(sys.argv, package="models"))
+    sys.exit(main(package="models"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tasks
 
-from trainer import inference
+import trainer.inference.average
 from trainer.checkpoint import catalog, compatibility, retention
 from trainer.config import options
 from trainer.inference import evaluate
@@ -127,7 +127,7 @@ def test_the_mean_of_several_is_that_of_their_averages(plain, tmp_path):
     choices = options.RunOptions(
         task="tasks:Plain", run_dir=str(run_dir), batch_size=8, ema=0.9
     )
-    made = inference.average.average(choices, tasks.Plain(), entries, rule)
+    made = trainer.inference.average.average(choices, tasks.Plain(), entries, rule)
     each = [networks(entry.prefix)[1] for entry in entries]
     for values in networks(made.prefix):
         for path, value in values.items():

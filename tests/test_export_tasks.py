@@ -153,7 +153,7 @@ def assert_refused(result, run_dir, *texts):
 @pytest.mark.parametrize("kind", ["saved_model", "keras", "h5", "weights"])
 def test_a_task_that_says_nothing_of_predictions(trained, kind):
     run_dir = trained("Silent")
-    refused = processes.call("export", "--run_dir=run", f"--format={kind}")
+    refused = processes.call("export", "--run_dir=run", "--trust", f"--format={kind}")
     assert_refused(refused, run_dir)
     assert refused.stderr == (
         "TaskError: Silent does not say what it predicts. Add to it: def predictions("
@@ -165,7 +165,7 @@ def test_a_task_that_says_nothing_of_predictions(trained, kind):
 @pytest.mark.parametrize("kind", ["keras", "h5"])
 def test_a_layer_that_no_file_can_hold(trained, kind):
     run_dir = trained("Unconfigured")
-    refused = processes.call("export", "--run_dir=run", f"--format={kind}")
+    refused = processes.call("export", "--run_dir=run", "--trust", f"--format={kind}")
     text = (
         "(Mute) does not say how it was made, so no file can hold it. Add to the class "
         "Mute: def get_config(self): return {**super().get_config(), ...every argument "
@@ -177,7 +177,7 @@ def test_a_layer_that_no_file_can_hold(trained, kind):
 
 def test_a_layer_that_is_not_found_again(trained):
     run_dir = trained("Unregistered")
-    refused = processes.call("export", "--run_dir=run", "--format=keras")
+    refused = processes.call("export", "--run_dir=run", "--trust", "--format=keras")
     text = (
         "\nNothing was left behind. A layer of your own needs above its class "
         "@keras.saving.register_keras_serializable(), and a get_config with every "
@@ -189,7 +189,7 @@ def test_a_layer_that_is_not_found_again(trained):
 
 def test_a_layer_that_computes_with_what_it_does_not_save(trained):
     run_dir = trained("Changed")
-    refused = processes.call("export", "--run_dir=run", "--format=keras")
+    refused = processes.call("export", "--run_dir=run", "--trust", "--format=keras")
     assert_refused(refused, run_dir)
     assert re.fullmatch(
         r"ReloadError: loaded back, the export differs by \d\S* from what the "
@@ -202,7 +202,7 @@ def test_a_layer_that_computes_with_what_it_does_not_save(trained):
 def test_two_networks_are_not_one_file(trained, tmp_path):
     run_dir = trained("Pair")
     refused = processes.call(
-        "export", "--run_dir=run", "--format=keras", "--output=a.keras"
+        "export", "--run_dir=run", "--trust", "--format=keras", "--output=a.keras"
     )
     text = (
         "ExportError: --output=a.keras is one file, and the task has the networks one, "
@@ -216,7 +216,9 @@ def test_two_networks_are_two_files_and_a_saved_model_holds_layers_of_any_kind(
     trained,
 ):
     run_dir = trained("Pair")
-    done = processes.call("export", "--run_dir=run", "--format=weights", "--output=out")
+    done = processes.call(
+        "export", "--run_dir=run", "--trust", "--format=weights", "--output=out"
+    )
     assert done.code == 0, done.stderr
     found = sorted(path.name for path in (run_dir.parent / "out").iterdir())
     assert found == ["model_card.json", "one.weights.h5", "two.weights.h5"]
@@ -225,7 +227,7 @@ def test_two_networks_are_two_files_and_a_saved_model_holds_layers_of_any_kind(
 @pytest.mark.parametrize("kind", ["saved_model", "keras"])
 def test_texts_are_compared_as_well(trained, kind):
     trained("Naming")
-    done = processes.call("export", "--run_dir=run", f"--format={kind}")
+    done = processes.call("export", "--run_dir=run", "--trust", f"--format={kind}")
     assert done.code == 0, done.stderr
     assert "8 predictions differ by 0 at most." in done.stdout
 
@@ -233,7 +235,7 @@ def test_texts_are_compared_as_well(trained, kind):
 def test_averages_are_what_is_exported(trained):
     run_dir = trained("Plain", "--ema=0.5")
     done = processes.call(
-        *("export", "--run_dir=run", "--checkpoint=latest"),
+        *("export", "--run_dir=run", "--trust", "--checkpoint=latest"),
         *("--format=weights", "--output=a.weights.h5"),
     )
     assert done.code == 0, done.stderr

@@ -27,39 +27,16 @@ FLOORS = [
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}
 MOST_LINES, MOST_LINES_OF_A_FUNCTION = 250, 40
 # Importing these brings TensorFlow; the others answer at once.
-HEAVY = set(
-    [
-        "api",
-        "compat",
-        "data",
-        "distribute",
-        "exporting",
-        "figures",
-        "inference",
-        "model",
-        "task",
-        "checkpoint.environment",
-        "checkpoint.fit_callback",
-        "checkpoint.keeper",
-        "checkpoint.reader",
-        "checkpoint.saver",
-        "checkpoint.shards",
-        "checkpoint.snapshot",
-        "checkpoint.store",
-        "checkpoint.tree",
-        "checkpoint.writer",
-        "config.tasks",
-        "inspection.diff",
-        "inspection.proof",
-        "inspection.repair",
-        "reporting.event_file",
-        "reporting.event_positions",
-        "reporting.reporter",
-        "training.loop",
-        "training.resume",
-        "training.run",
-    ]
-)
+HEAVY = {
+    *("api", "compat", "data", "distribute", "exporting", "figures", "inference"),
+    *("model", "task", "checkpoint.environment", "checkpoint.fit_callback"),
+    *("checkpoint.keeper", "checkpoint.reader", "checkpoint.saver"),
+    *("checkpoint.shards", "checkpoint.snapshot", "checkpoint.store"),
+    *("checkpoint.tree", "checkpoint.writer", "config.lookup", "config.tasks"),
+    *("inspection.diff", "inspection.proof", "inspection.repair"),
+    *("reporting.event_file", "reporting.event_positions", "reporting.reporter"),
+    *("training.loop", "training.resume", "training.run"),
+}
 
 PATHS = {
     ".".join(path.relative_to(ROOT / "trainer").with_suffix("").parts): path

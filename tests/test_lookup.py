@@ -70,7 +70,8 @@ class Plain: pass
 
 
 def create(cls, *settings):
-    return tasks.create(f"{__name__}:{cls.__name__}", settings, package="models")
+    name = f"{__name__}:{cls.__name__}"
+    return tasks.create(name, settings, package="models", trust=True)
 
 
 def refused(*texts):
@@ -114,11 +115,19 @@ def write(tmp_path, monkeypatch):
         ("sizes=", ()),
         ("pair=2,2.5", (2, 2.5)),
         ("labels=a,b c", ("a", "b c")),
+        ('labels=["a,b"]', ("a,b",)),
+        ('labels:=["a "]', ("a ",)),
+        ("either=adam", "adam"),
+        ("either:=1", 1),
+        ('either:="1"', "1"),
+        ('table={"a": 1}', {"a": 1}),
+        ("table=none", None),
+        ("rate:=2", 2),
     ],
     ids=lambda value: str(value)[:20],
 )
 def test_a_setting_becomes_a_value_of_its_type(setting, value):
-    found = getattr(create(Everything, setting), setting.partition("=")[0])
+    found = getattr(create(Everything, setting), setting.partition("=")[0].rstrip(":"))
     assert found == value
     assert type(found) is type(value)
 
@@ -135,8 +144,22 @@ def test_a_setting_becomes_a_value_of_its_type(setting, value):
         ("sizes=1,x", "'x' is not a whole number."),
         ("pair=1", "--set=pair=1: "),
         ("decay=x", "'x' is not a number."),
-        ("either=1", "can't be given as text; use int, float, bool, str, an opt"),
-        ("table=1", "can't be given as text; use int, float, bool, str, an optional"),
+        (
+            "either=1",
+            "'1' may mean several things as int | str, and so can't be",
+        ),
+        (
+            "either=1",
+            "as JSON: --set='either:=1' or --set='either:=\"1\"'",
+        ),
+        ("table=1", "1 is no dict[str, int]."),
+        ("table=a", "'a' is not JSON (Expecting value"),
+        (
+            "width:=1.5",
+            "Everything.width is 1.5 of type float, and declared as int. Give a",
+        ),
+        ("width:=[", "--set=width:=[: '[' is not JSON ("),
+        ('width:={"$enum": "A.B"}', "A.B is not in the type int"),
         ("widht=1", "has no hyperparameter 'widht'. Did you mean 'width'?"),
         ("best=loss:min", "has no hyperparameter 'best'"),
         ("=1", "has no hyperparameter ''. Known: decay, either, labels,"),
@@ -193,7 +216,7 @@ def test_a_task_is_found_by_its_name_in_the_package(write, name, told):
 
 def test_a_class_in_the_current_directory_is_found(write):
     write("shop/prices.py", LINE)
-    found = tasks.create("shop.prices:Line", ["width=9"], package="models")
+    found = tasks.create("shop.prices:Line", ["width=9"], package="models", trust=True)
     assert (type(found).__name__, found.width) == ("Line", 9)
 
 
@@ -202,7 +225,8 @@ def test_a_class_in_the_current_directory_is_found(write):
     [
         ("nowhere:Line", "there is no module 'nowhere' in the current directory or am"),
         ("shop.none:Line", "there is no module 'shop.none' in the current directory"),
-        ("shop/prices.py:Line", "expected package.module:Class, such as my_tasks:"),
+        ("shop/none.py:Line", "there is no Python file shop/none.py. Expected path/to"),
+        ("shop/:Line", "there is no Python file shop/. Expected path/to/file.py:Class"),
         ("shop.prices:Lime", "has no task class 'Lime'. Did you mean 'Line'?"),
         ("shop.prices:", "--task=shop.prices:: expected package.module:Class"),
         (":Line", "--task=:Line: "),
@@ -212,7 +236,7 @@ def test_a_class_in_the_current_directory_is_found(write):
 def test_a_class_that_is_not_there_is_told(write, name, told):
     write("shop/prices.py", LINE)
     with refused(told):
-        tasks.create(name, [], package="models")
+        tasks.create(name, [], package="models", trust=True)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +246,7 @@ def test_a_class_that_is_not_there_is_told(write, name, told):
 def test_what_is_no_task_is_not_suggested(write, text, name, wrong):
     write("prices.py", text)
     with refused(f"--task=prices:{name}: prices has no task class {name!r}") as caught:
-        tasks.create(f"prices:{name}", [], package="models")
+        tasks.create(f"prices:{name}", [], package="models", trust=True)
     assert wrong not in str(caught.value)
 
 
@@ -231,4 +255,4 @@ def test_what_a_module_of_the_user_misses_is_not_the_module_itself(write, missin
     """The second name begins like the module's own."""
     write("prices.py", f"import {missing}\n" + LINE)
     with pytest.raises(ModuleNotFoundError, match=f"No module named '{missing}'"):
-        tasks.create("prices:Line", [], package="models")
+        tasks.create("prices:Line", [], package="models", trust=True)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 
@@ -7,7 +8,7 @@ from trainer.checkpoint.layout import RunDirectory
 from trainer.config import flagfiles, flags, options, run_record
 from trainer.storage import checked_json
 
-SETTINGS = {"width": 64, "rate": 0.001, "on": True, "decay": None, "sizes": [1, 2]}
+SETTINGS = {"width": 64, "rate": 0.001, "on": True, "decay": None, "sizes": (1, 2)}
 FACTS = {"train_data": "100 examples"}
 
 
@@ -29,7 +30,9 @@ def refused(text):
 
 def test_a_new_directory_leaves_a_command_as_it_is(tmp_path):
     choices = choose(tmp_path / "new", steps=5)
-    assert run_record.complete(choices, {"task", "run_dir", "steps"}) == choices
+    trusted = dataclasses.replace(choices, trust=True)  # for it names the task
+    assert run_record.complete(choices, {"task", "run_dir", "steps"}) == trusted
+    assert run_record.complete(choices, {"run_dir", "steps"}) == choices
     assert run_record.settle(choices, SETTINGS, FACTS).changes == ()
     assert not (tmp_path / "new").exists()
 
@@ -108,7 +111,7 @@ def test_what_is_left_unsaid_is_taken_from_the_run(tmp_path):
     whole = run_record.complete(options.RunOptions(run_dir=str(tmp_path)), {"run_dir"})
     assert (whole.task, whole.steps, whole.batch_size) == ("digits", 5, 8)
     assert (whole.best, whole.deterministic) == (("loss:min",), False)
-    texts = ("width=64", "rate=0.001", "on=True", "decay=None", "sizes=1,2")
+    texts = ("width:=64", "rate:=0.001", "on:=true", "decay:=null", "sizes:=[1, 2]")
     assert whole.set == texts
 
 
@@ -124,7 +127,7 @@ def test_a_setting_of_the_command_comes_after_those_of_the_run(tmp_path):
     start(tmp_path)
     whole = run_record.complete(choose(tmp_path, set=("width=9",)), {"run_dir", "set"})
     assert whole.set[-1] == "width=9"
-    assert "rate=0.001" in whole.set
+    assert "rate:=0.001" in whole.set
 
 
 @pytest.mark.parametrize(
@@ -221,7 +224,21 @@ def test_the_digest_is_of_what_the_numbers_depend_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["a=b", "two words", "#1", '"quoted"', "ü", "", "--steps=3"]
+    "text",
+    [
+        *(
+            "a=b",
+            "two words",
+            "#1",
+            '"quoted"',
+            "ü",
+            "",
+            "--steps=3",
+            " a ",
+            "a\n--b=c",
+        ),
+        *("a\n--b=c", "none", "a,b", "\\", "$x", "'", "\x00", "\ud800", "//", "\u2028"),
+    ],
 )
 def test_the_flagfile_repeats_the_run(tmp_path, text):
     rules = ("loss:min", "accuracy:max:3")
@@ -278,6 +295,9 @@ DAMAGED = {
     "no choices": checked_json.text({"changes": [], "lineages": []}).encode(),
     "choices are a list": checked_json.text({**BODY, "choices": []}).encode(),
     "unknown choice": with_choices(depth=3),
+    "an option of a command": with_choices(output="/etc/passwd"),
+    "a name that is none": with_choices(set={"a\n--output": 1}),
+    "a mark that is none": with_choices(set={"a": {"$list": 3}}),
     "no changes": checked_json.text(
         {"choices": BODY["choices"], "lineages": []}
     ).encode(),
@@ -319,3 +339,58 @@ def test_a_value_that_no_flag_could_have_is_not_taken(tmp_path, name, value):
     checked_json.write(tmp_path / "config.json", body)
     with refused(rf"config\.json|--{name}"):
         run_record.complete(choose(tmp_path), {"run_dir"})
+
+
+@pytest.mark.parametrize(
+    "name", ["output", "checkpoint", "allow_change", "trust", "run_dir", "data"]
+)
+def test_what_only_a_command_may_say_is_not_taken_from_a_run(tmp_path, name):
+    (tmp_path / "config.json").write_bytes(with_choices(**{name: "x"}))
+    with refused(f"it has unknown choices: {name}"):
+        run_record.complete(choose(tmp_path, task=""), {"run_dir"})
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a "])
+def test_an_option_that_no_flagfile_can_hold_is_refused(tmp_path, text):
+    with refused(rf"--init_from={re.escape(repr(text))} has a line break in it, or"):
+        start(tmp_path, init_from=text)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{1}, b"a", 1j, object(), range(3), 1 << 14_000],
+    ids=lambda one: type(one).__name__,
+)
+def test_a_hyperparameter_that_json_has_not_is_refused(tmp_path, value):
+    with refused("the hyperparameter 'x' can't be recorded: .*Declare it as one, such"):
+        start(tmp_path, {"x": value})
+
+
+def test_a_list_of_an_older_release_is_no_other_value(tmp_path):
+    """It wrote lists as it wrote tuples."""
+    start(tmp_path, {"sizes": (1, 2)})
+    assert start(tmp_path, {"sizes": [1, 2]}).changes == ()
+    with refused(r"sizes: \[1, 2\] there, \[1, 3\] here"):
+        start(tmp_path, {"sizes": [1, 3]})
+
+
+@pytest.mark.parametrize(
+    ("there", "here"), [(1, True), (0, False), ("1", 1), (None, "None"), ("", None)]
+)
+def test_values_that_look_alike_are_told_apart(tmp_path, there, here):
+    start(tmp_path, {"x": there})
+    with refused(f"x: {there!r} there, {here!r} here"):
+        start(tmp_path, {"x": here})
+
+
+def test_a_file_that_was_moved_is_the_same_task(tmp_path):
+    digest = start(tmp_path, task="/a/rings.py:Rings").digest
+    for name in ("/b/rings.py:Rings", "rings.py:Rings", "my.rings:Rings"):
+        whole = run_record.complete(choose(tmp_path, task=name), {"task", "run_dir"})
+        assert whole.trust
+    noted = start(tmp_path, task="/b/rings.py:Rings")
+    assert noted.changes[0]["task"] == ["/a/rings.py:Rings", "/b/rings.py:Rings"]
+    assert noted.digest == digest
+    for name in ("/b/rings.py:Squares", "/b/square.py:Rings", "rings"):
+        with refused("holds a run of the task '/b/rings.py:Rings', not '"):
+            run_record.complete(choose(tmp_path, task=name), {"task", "run_dir"})

@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import keras
 import tensorflow as tf
 
-from trainer import compat
+from trainer.compat import autograph
 from trainer.errors import KeepstepError
 
 Batch = Mapping[str, tf.Tensor]
@@ -36,7 +36,8 @@ _VALUE_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
 class TaskError(KeepstepError, ValueError):
     """A task doesn't keep its side of the contract."""
 
-    ag_pass_through = True  # AutoGraph, which a task is traced by, leaves it as it is
+
+setattr(TaskError, autograph.PASS_THROUGH, True)
 
 
 class Source(Protocol):
@@ -128,6 +129,7 @@ class Task(abc.ABC):
         del examples, predictions
         return {}
 
+    @autograph.unconverted
     def augment(self, batch: Batch, seeds: tf.Tensor) -> Batch:
         """Changes a training batch at random, as a pure function of the seeds.
 
@@ -145,8 +147,9 @@ class Task(abc.ABC):
         return {}
 
     def hyperparameters(self) -> dict[str, Any]:
-        """Every field by name."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        """Every field that a task is created with, by name."""
+        fields = dataclasses.fields(self)
+        return {field.name: getattr(self, field.name) for field in fields if field.init}
 
 
 T = TypeVar("T", bound=type[Task])
@@ -208,7 +211,7 @@ def checked_values(
     """
     values = {}
     size = next(iter(batch.values())).shape[0]
-    given = compat.converted(task.values)(networks, batch, training)
+    given = autograph.converted(task.values)(networks, batch, training)
     for name, value in given.items():
         if not is_value_name(name):
             raise TaskError(

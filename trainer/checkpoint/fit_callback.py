@@ -17,8 +17,8 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from trainer import compat
 from trainer.checkpoint.keeper import Keeper
+from trainer.compat.networks import begin_at_epoch, global_seed_state
 from trainer.errors import KeepstepError
 
 
@@ -80,7 +80,7 @@ class KeeperCallback(keras.callbacks.Callback):  # type: ignore[misc]
         checkpoint = tf.train.Checkpoint(
             model=self.model,
             optimizer=self.model.optimizer,
-            keras_random=compat.global_seed(),
+            keras_random=global_seed_state(),
         )
         self._keeper = Keeper(
             self._directory,
@@ -89,7 +89,7 @@ class KeeperCallback(keras.callbacks.Callback):  # type: ignore[misc]
             keep_recent=self._keep_recent,
         )
         found = self._keeper.restore()
-        compat.begin_at_epoch(self.model, found.step if found else None)
+        begin_at_epoch(self.model, found.step if found else None)
         if found is not None:
             logging.info(
                 "resumed %s after epoch %d: %s",
@@ -115,7 +115,7 @@ class KeeperCallback(keras.callbacks.Callback):  # type: ignore[misc]
           store.SaveError: it failed.
         """
         del logs
-        compat.begin_at_epoch(self.model, None)
+        begin_at_epoch(self.model, None)
         keeper, self._keeper = self._keeper, None
         if keeper is None:
             return

@@ -13,10 +13,8 @@ from typing import Any, final
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_VALUE = "VARIABLE_VALUE"
+from trainer.compat import tracking
 
 
 @final
@@ -32,8 +30,7 @@ class Reader:
         self._reader = tf.train.load_checkpoint(prefix)
         dtypes = self._reader.get_variable_to_dtype_map()
         self.keys = {key for key, dtype in dtypes.items() if dtype != tf.variant}
-        graph = trackable_object_graph_pb2.TrackableObjectGraph()
-        graph.ParseFromString(self._reader.get_tensor(_OBJECT_GRAPH))
+        graph = tracking.object_graph(self._reader.get_tensor(tracking.OBJECT_GRAPH))
         self._nodes = graph.nodes
         self.names = {
             attribute.checkpoint_key: f"{attribute.full_name} ({part})"
@@ -76,7 +73,11 @@ class Reader:
     def _keys(self, node: int) -> list[str]:
         """Where the value of a variable is; nothing, if it is none."""
         attributes = self._nodes[node].attributes
-        return [one.checkpoint_key for one in attributes if one.name == _VALUE]
+        return [
+            one.checkpoint_key
+            for one in attributes
+            if one.name == tracking.VARIABLE_VALUE
+        ]
 
 
 def is_whole(prefix: str) -> bool:

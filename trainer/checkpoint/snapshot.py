@@ -21,48 +21,21 @@ from typing import Any, final
 
 import keras
 import tensorflow as tf
-from tensorflow.python.eager import context, execute
 
-_Node = tf.__internal__.tracking.AutoTrackable
-_Trackable = tf.__internal__.tracking.Trackable
-# How a trackable that is not a variable says that it saves something of its own.
-_OWN_SAVING = ("_serialize_to_tensors", "_gather_saveables_for_checkpoint")
-_VALUE = "VARIABLE_VALUE"  # under which TensorFlow stores that of a variable
-
-
-class _Value(_Trackable):  # type: ignore[misc, valid-type]
-    """What a variable held at one moment; to a checkpoint it is that variable."""
-
-    def __init__(self, variable: tf.Variable) -> None:
-        # For the full name that stands beside each key of a checkpoint.
-        self._should_act_as_resource_variable = True
-        self._shared_name = variable._shared_name
-        self.variable = variable
-        self.tensor: tf.Tensor | None = None
-
-    def _serialize_to_tensors(self) -> dict[str, Any]:
-        return {_VALUE: self.tensor}
+from trainer.compat import tracking
 
 
 class _Device:
     """All variables of one device, read at once: one by one is three times the work."""
 
-    def __init__(self, name: str, values: list[_Value]) -> None:
+    def __init__(self, name: str, values: list[tracking.HostValue]) -> None:
         self._values = values
         self._handles = [value.variable.handle for value in values]
-        dtypes = [value.variable.dtype.as_datatype_enum for value in values]
-        self._attributes = ("N", len(values), "dtypes", dtypes)
+        self._dtypes = [value.variable.dtype.as_datatype_enum for value in values]
         self._on_host = "CPU" in name
 
     def take(self) -> None:
-        # TensorFlow's own way of reading many; `tf.raw_ops` does not have it.
-        tensors = execute.execute(
-            b"_ReadVariablesOp",
-            num_outputs=len(self._handles),
-            inputs=self._handles,
-            attrs=self._attributes,
-            ctx=context.context(),
-        )
+        tensors = tracking.read_variables(self._handles, self._dtypes)
         if not self._on_host:
             with tf.device("CPU:0"):
                 tensors = tf.raw_ops.IdentityN(input=tensors)
@@ -83,7 +56,7 @@ class Snapshot:
 
     def __init__(self, tree: tf.train.Checkpoint) -> None:
         self._view = tf.train.TrackableView(tree)
-        self._values: list[_Value] = []
+        self._values: list[tracking.HostValue] = []
         self._shadows: dict[int, Any] = {}
         self.unshadowed: set[str] = set()
         self._counter = tree.save_counter  # made at first use
@@ -93,7 +66,7 @@ class Snapshot:
         self.tree = tf.train.Checkpoint(
             **{name: self._shadow(child) for name, child in children.items()}
         )
-        by_device: dict[str, list[_Value]] = collections.defaultdict(list)
+        by_device: dict[str, list[tracking.HostValue]] = collections.defaultdict(list)
         for value in self._values:
             by_device[value.variable.device].append(value)
         self._devices = [_Device(*one) for one in by_device.items()]
@@ -117,16 +90,13 @@ class Snapshot:
             return self._shadows[id(node)]
         variable = node.value if isinstance(node, keras.Variable) else node
         if isinstance(variable, tf.Variable):
-            shadow: Any = _Value(variable)
+            shadow: Any = tracking.HostValue(variable)
             self._values.append(shadow)
         else:
-            if any(
-                getattr(type(node), one) is not getattr(_Trackable, one)
-                for one in _OWN_SAVING
-            ):
+            if tracking.saves_itself(node):
                 self.unshadowed.add(type(node).__name__)
-            shadow = _Node()
+            shadow = tracking.Node()
         self._shadows[id(node)] = shadow
         for name, child in self._view.children(node).items():
-            shadow._track_trackable(self._shadow(child), name)
+            tracking.track(shadow, self._shadow(child), name)
         return shadow

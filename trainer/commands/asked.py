@@ -20,7 +20,7 @@ from trainer.config.fields import COMMAND, Checked, option
 
 _Made = TypeVar("_Made", bound=fields.Checked)
 # Options of a run that decide which task is built, and how, when a checkpoint is used.
-BUILDING = ("task", "set", "run_dir", "best", "seed", "deterministic")
+BUILDING = ("task", "set", "trust", "run_dir", "best", "seed", "deterministic")
 FORMATS = ("table", "json")
 _FORMAT_HELP = "Format of the answer: a table for people or one JSON document."
 

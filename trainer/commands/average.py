@@ -38,7 +38,7 @@ def run(asked: Asked, package: str) -> int:
     with console.quiet_import(asked.debug):
         from trainer.config import tasks
         from trainer.inference.average import average
-    task = tasks.create(asked.run.task, asked.run.set, package=package)
+    task = tasks.of(asked.run, package=package)
     made = average(asked.run, task, entries, rule)
     parents: list[dict[str, Any]] = [
         {"path": str(one.prefix), "metrics": dict(one.manifest.metrics)}

@@ -141,10 +141,9 @@ def hyperparameters(line: Line, package: str, debug: bool) -> dict[str, dict[str
         if "task" in line.every.given:
             with console.quiet_import(debug):
                 from trainer.commands.tasks import hyperparameters
-                from trainer.config.tasks import find
-            return {
-                one["name"]: one for one in hyperparameters(find(run.task, package))
-            }
+                from trainer.config.lookup import find
+            cls = find(run.task, package=package, trust=True)
+            return {one["name"]: one for one in hyperparameters(cls)}
         record = run_record.read(run.directory() / "config.json")
     except Exception:  # of the user's own module, too: this is for better messages only
         return {}

@@ -33,7 +33,7 @@ def run(asked: Asked, package: str) -> int:
     with console.quiet_import(asked.debug):
         from trainer.config import tasks
         from trainer.inference import evaluate
-    task = tasks.create(asked.run.task, asked.run.set, package=package)
+    task = tasks.of(asked.run, package=package)
     metrics = evaluate.evaluate(
         asked.run, task, entry, split=examples.split, path=examples.data
     )

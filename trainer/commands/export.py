@@ -78,7 +78,7 @@ def run(asked: Asked, package: str) -> int:
     with console.quiet_import(asked.debug):
         from trainer.config import tasks
         from trainer.exporting import exporter
-    task = tasks.create(asked.run.task, asked.run.set, package=package)
+    task = tasks.of(asked.run, package=package)
     done = exporter.export(
         asked.run,
         task,

@@ -15,7 +15,7 @@ from trainer.commands import command_line, console
 from trainer.commands.tasks import as_text
 
 _GROUPS = {
-    "Task and run": "task set run_dir",
+    "Task and run": "task set trust run_dir",
     "Checkpoint": "checkpoint against resume init_from",
     "Examples": "split data",
     "Length of training": "steps epochs",
@@ -28,7 +28,7 @@ _GROUPS = {
     "Early stopping": "early_stop_patience early_stop_min_delta early_stop_metric",
     "Faults and exactness": "on_nonfinite max_rewinds allow_inexact allow_change",
     "Proof": "kills",
-    "Output": "dry_run output progress format debug",
+    "Output": "dry_run repair output progress format debug",
 }
 _COMMON = (
     ("--task=NAME", "Registered name of the task, or package.module:Class."),

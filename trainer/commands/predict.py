@@ -57,7 +57,7 @@ def run(asked: Asked, package: str) -> int:
         from trainer.config import tasks
         from trainer.inference import loaded
         from trainer.model import prediction
-    task = tasks.create(asked.run.task, asked.run.set, package=package)
+    task = tasks.of(asked.run, package=package)
     found = loaded.load(asked.run, task, entry)
     predictor = prediction.Predictor(task, found.state.networks, found.spec())
     batches = found.examples(

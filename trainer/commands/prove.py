@@ -17,7 +17,7 @@ from typing import Any
 
 from trainer.commands import console
 from trainer.commands.asked import AnswerOptions, Asked
-from trainer.config import flags, options
+from trainer.config import flags, options, task_name
 from trainer.config.fields import COMMAND, Checked, option
 
 _SHOWN_DIFFERENCES = 10
@@ -42,6 +42,7 @@ OPTIONS = (
 def run(asked: Asked, package: str) -> int:
     """Prints the kills, what was compared, and the verdict."""
     del package
+    task_name.check_trusted(asked.run.task, asked.run.trust)
     with console.quiet_import(asked.debug):
         from trainer.inspection import proof
     directory = pathlib.Path(tempfile.mkdtemp(prefix="keepstep-prove-"))

@@ -20,7 +20,7 @@ OPTIONS = (flags.every(AnswerOptions),)
 def run(asked: Asked, package: str) -> int:
     """Prints one row per task."""
     with console.quiet_import(asked.debug):
-        from trainer.config.tasks import all_tasks
+        from trainer.config.lookup import all_tasks
     found = [
         {
             "task": name,

@@ -55,9 +55,9 @@ def run(asked: Asked, package: str) -> int:
         try:
             with stop.interrupting():
                 with console.quiet_import(asked.debug):
-                    from trainer.config.tasks import create
+                    from trainer.config import tasks
                     from trainer.training import loop
-                task = create(choices.task, choices.set, package=package)
+                task = tasks.of(choices, package=package)
             if not choices.best:
                 choices = dataclasses.replace(choices, best=type(task).best)
             outcome = loop.train(

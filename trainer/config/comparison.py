@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.checkpoint import retention
-from trainer.config import fields, options
+from trainer.config import fields, options, task_name, values
 
 FIELDS = fields.recorded(options.RunOptions)
 # A hyperparameter with one of these names is written `set.<name>`. It is part of every
@@ -19,6 +19,25 @@ FIELDS = fields.recorded(options.RunOptions)
 _PREFIXED = {*FIELDS, "run_dir", "resume", "allow_change", "checkpoint", "kills"} | {
     *("data", "output", "against", "dry_run", "split", "progress", "format", "debug")
 }
+
+
+def of_trajectories(
+    there: Mapping[str, Any], here: Mapping[str, Any]
+) -> dict[str, list[Any]]:
+    """The choices that the numbers depend on and that differ: by name, there and here.
+
+    What an earlier release did not record yet is not compared.
+    """
+    before, now = trajectory(there), trajectory(here)
+    different = difference(before, {k: v for k, v in now.items() if k in before})
+    if reranked(there, here):
+        different["best"] = [there["best"], here["best"]]
+    return different
+
+
+def of_all(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """All choices that differ: by name, there and here."""
+    return difference(flat(there), flat(here))
 
 
 def reranked(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
@@ -38,7 +57,7 @@ def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, A
     return {
         name: [there.get(name), here.get(name)]
         for name in sorted(there.keys() | here.keys())
-        if there.get(name) != here.get(name)
+        if not values.equal(there.get(name), here.get(name))
     }
 
 
@@ -56,7 +75,7 @@ def trajectory(choices: Mapping[str, Any]) -> dict[str, Any]:
     """What the numbers depend on, one level."""
     return flat(
         {
-            name: value
+            name: task_name.canonical(value) if name == "task" else value
             for name, value in choices.items()
             if name == "facts" or FIELDS[name].metadata["touches"] == fields.TRAJECTORY
         }

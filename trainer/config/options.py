@@ -40,7 +40,8 @@ class RunOptions(Checked):
 
     # fmt: off
     task: str = option(
-        "", TRAJECTORY, "NAME", "Registered name of the task, or package.module:Class."
+        "", TRAJECTORY, "NAME",
+        "Registered name of the task, package.module:Class or path/to/file.py:Class."
     )
     set: tuple[str, ...] = option(
         (), TRAJECTORY, "NAME=VALUE", "Hyperparameter of the task. Repeatable."
@@ -145,6 +146,11 @@ class RunOptions(Checked):
     )
     allow_inexact: bool = option(
         False, RUN, "", "Also train a task that cannot be resumed exactly."
+    )
+    trust: bool = option(
+        False, COMMAND, "",
+        "Import the code that the run directory names as its task, although this "
+        "command does not name it."
     )
     # fmt: on
 

@@ -17,14 +17,8 @@ from typing import Any
 import xxhash
 
 from trainer.checkpoint.layout import RunDirectory
-from trainer.config import options
-from trainer.config.comparison import (
-    FIELDS,
-    difference,
-    flat,
-    reranked,
-    trajectory,
-)
+from trainer.config import comparison, flagfile, options, settings, task_name, values
+from trainer.config.comparison import FIELDS
 from trainer.storage import checked_json, files
 
 _MAX_BYTES = 16 << 20
@@ -37,8 +31,8 @@ class Record:
 
     Attributes:
       choices: every recorded field by name; the task's hyperparameters are complete,
-        defaults included, under `set`; what else the numbers depend on is under
-        `facts`.
+        defaults included, under `set`, as `values.encoded` gives them; what else the
+        numbers depend on is under `facts`.
       changes: one entry a resume that differed: `{"time", "name": [old, new], ...}`.
       lineages: one entry each time it went back: `{"time", "asked", "step"}`.
     """
@@ -55,7 +49,7 @@ class Record:
     @property
     def digest(self) -> str:
         """Of the choices that the numbers depend on."""
-        text = json.dumps(trajectory(self.choices), sort_keys=True)
+        text = json.dumps(comparison.trajectory(self.choices), sort_keys=True)
         return xxhash.xxh3_128_hexdigest(text.encode())
 
 
@@ -63,6 +57,8 @@ def complete(
     config: options.RunOptions, given: Collection[str], *, checkpoint: str = ""
 ) -> options.RunOptions:
     """Fills what a command left unsaid with the run's own choices, if there is a run.
+
+    A task that the command names is trusted: its code may be imported.
 
     Args:
       config: of the command.
@@ -73,6 +69,9 @@ def complete(
     Raises:
       options.ConfigError: the directory holds a run of another task.
     """
+    if "task" in given:
+        name = task_name.absolute(config.task)
+        config = dataclasses.replace(config, task=name, trust=True)
     if not config.run_dir and not config.task:
         run_dir = _run_of(checkpoint)
         if run_dir is None:
@@ -82,7 +81,7 @@ def complete(
     if not path.exists():
         return config
     choices = read(path).choices
-    if "task" in given and config.task != choices["task"]:
+    if "task" in given and not task_name.same(config.task, choices["task"]):
         raise options.ConfigError(
             f"{config.directory()} holds a run of the task {choices['task']!r}, not "
             f"{config.task!r}. Give another --run_dir."
@@ -95,8 +94,8 @@ def complete(
     if "best" in given:
         rules = {text.partition(":")[0]: text for text in choices["best"]}
         own["best"] = tuple(rules.get(text, text) for text in config.best)
-    settings = [f"{name}={_text(value)}" for name, value in choices["set"].items()]
-    own["set"] = (*settings, *(config.set if "set" in given else ()))
+    texts = [settings.written(*one) for one in choices["set"].items()]
+    own["set"] = (*texts, *(config.set if "set" in given else ()))
     try:
         return dataclasses.replace(config, run_dir=str(config.directory()), **own)
     except TypeError as error:
@@ -127,12 +126,13 @@ def settle(
     if not path.exists():
         return Record(choices)
     before = read(path)
-    different = difference(trajectory(before.choices), trajectory(choices))
-    if reranked(before.choices, choices):
-        different["best"] = [before.choices["best"], choices["best"]]
+    different = comparison.of_trajectories(before.choices, choices)
     refused = {k: v for k, v in different.items() if k not in allowed}
     if refused:
-        lines = [f"  {k}: {v[0]!r} there, {v[1]!r} here" for k, v in refused.items()]
+        lines = [
+            f"  {name}: {values.shown(there)} there, {values.shown(here)} here"
+            for name, (there, here) in refused.items()
+        ]
         allow = " ".join(f"--allow_change={name}" for name in refused)
         raise options.ConfigError(
             f"{config.directory()} holds a run that was started with other choices:\n"
@@ -140,7 +140,7 @@ def settle(
             + "\nStart with the same ones, give another --run_dir, or say that you "
             f"mean it: {allow}"
         )
-    changed = difference(flat(before.choices), flat(choices))
+    changed = comparison.of_all(before.choices, choices)
     if not changed:
         return before
     entry = {"time": round(time.time(), 3), **changed}
@@ -161,11 +161,15 @@ def read(path: pathlib.Path) -> Record:
         lineages = tuple(body["lineages"])
         if not isinstance(choices, dict):
             raise TypeError("its choices are no object")
-        if not choices.keys() <= {*FIELDS, "facts"}:
-            raise TypeError("it has unknown choices")
+        if unknown := choices.keys() - {*FIELDS, "facts"}:
+            raise TypeError(f"it has unknown choices: {', '.join(sorted(unknown))}")
         for name, kind in (("task", str), ("set", dict), ("facts", dict)):
             if not isinstance(choices[name], kind):
                 raise TypeError(f"its {name} is no {kind.__name__}")
+        for name, value in choices["set"].items():
+            values.plain(value)
+            if not name.isidentifier():
+                raise TypeError(f"{name!r} is no name of a hyperparameter")
         return Record(choices, changes, lineages)
     except (
         OSError,
@@ -186,20 +190,7 @@ def write(directory: RunDirectory, record: Record) -> None:
 
 def as_flags(record: Record) -> str:
     """The choices as a flagfile."""
-    lines = [
-        "# Repeats this run in another directory:",
-        "#   python run.py --flagfile=<this file> --run_dir=<another directory>",
-    ]
-    for name, value in record.choices.items():
-        if name == "facts":
-            continue
-        if name == "set":
-            lines += [f"--set={key}={_text(one)}" for key, one in value.items()]
-        elif isinstance(value, list):
-            lines += [f"--{name}={one}" for one in value]
-        else:
-            lines.append(f"--{name}={value}")
-    return "\n".join(lines) + "\n"
+    return flagfile.written(record.choices)
 
 
 def _run_of(checkpoint: str) -> pathlib.Path | None:
@@ -216,15 +207,13 @@ def _choices(
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     recorded = {name: getattr(config, name) for name in FIELDS}
-    recorded["set"] = dict(hyperparameters)
+    recorded["set"] = {
+        name: settings.encoded(name, value) for name, value in hyperparameters.items()
+    }
     recorded["facts"] = dict(facts)
     as_read_back: dict[str, Any] = json.loads(json.dumps(recorded))
+    flagfile.check(as_read_back)
     return as_read_back
-
-
-def _text(value: Any) -> str:
-    """A hyperparameter as `--set` takes it."""
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> options.ConfigError:

@@ -20,7 +20,7 @@ from typing import Any, final
 import numpy as np
 import tensorflow as tf
 
-from trainer import compat
+from trainer.compat import autograph
 from trainer.errors import KeepstepError
 from trainer.task import Source, Task
 
@@ -62,6 +62,7 @@ class Arrays:
     def __len__(self) -> int:
         return self._length
 
+    @autograph.unconverted
     def gather(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
         """The examples at `indices` (int64 `[B]`)."""
         return {
@@ -157,9 +158,9 @@ class Shuffled:
             max_index=tf.constant(length - 1, tf.int64),
             rounds=_CIPHER_ROUNDS,
         )
-        batch = compat.converted(self.source.gather)(indices)
+        batch = autograph.converted(self.source.gather)(indices)
         seeds = augmentation_seeds(self.seed, numbers)
-        return dict(compat.converted(self.task.augment)(batch, seeds))
+        return dict(autograph.converted(self.task.augment)(batch, seeds))
 
 
 def ordered(given: Source | tf.data.Dataset, batch_size: int) -> Any:
@@ -175,6 +176,7 @@ def ordered(given: Source | tf.data.Dataset, batch_size: int) -> Any:
     """
     if isinstance(given, tf.data.Dataset):
 
+        @autograph.unconverted
         def fill(batch: Any) -> Any:
             count = tf.shape(next(iter(batch.values())))[0]
             rows = tf.minimum(tf.range(batch_size), count - 1)
@@ -184,10 +186,11 @@ def ordered(given: Source | tf.data.Dataset, batch_size: int) -> Any:
         return given.batch(batch_size).map(fill).prefetch(2)
     last = len(given) - 1
 
+    @autograph.unconverted
     def gather(number: tf.Tensor) -> Any:
         numbers = places(number, batch_size)
         rows = tf.minimum(numbers, last)
-        return compat.converted(given.gather)(rows), numbers <= last
+        return autograph.converted(given.gather)(rows), numbers <= last
 
     batches = math.ceil(len(given) / batch_size)
     return tf.data.Dataset.range(batches).map(gather).prefetch(2)
@@ -204,6 +207,7 @@ def augmentation_seeds(seed: int, numbers: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.stack([high, numbers % 2**31], axis=1), tf.int32)
 
 
+@autograph.unconverted
 def uniform(seeds: tf.Tensor, shape: Sequence[int] = ()) -> tf.Tensor:
     """Random numbers in [0, 1) that depend on each example's own seed only.
 

@@ -15,9 +15,9 @@ from typing import final
 import tensorflow as tf
 from absl import logging
 
-from trainer import compat, data
+from trainer import data
+from trainer.compat import autograph, datasets
 from trainer.errors import KeepstepError
-from trainer.model import audit
 from trainer.task import Task
 
 _LARGE_BYTES = 1_000_000
@@ -34,7 +34,7 @@ def describe(dataset: tf.data.Dataset) -> str:
     """
     made_by = [
         type(one).__name__.strip("_").removesuffix("Dataset")
-        for one in audit.datasets(dataset)
+        for one in datasets.chain(dataset)
     ]
     count = int(dataset.cardinality().numpy())
     length = f"; {count} examples" if count >= 0 else ""
@@ -72,7 +72,7 @@ class Stream:
           step: int64 scalar; seeds the augmentation, the stream keeps its own place.
         """
         seeds = data.augmentation_seeds(self._seed, data.places(step, self._batch_size))
-        augment = compat.converted(self._task.augment)
+        augment = autograph.converted(self._task.augment)
         return dict(augment(self.iterator.get_next(), seeds))
 
     def skip(self, count: int) -> None:

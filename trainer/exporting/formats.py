@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from trainer.compat.networks import layers_of
 from trainer.errors import KeepstepError
 from trainer.model import prediction
 
@@ -103,7 +104,7 @@ def _check_layers(network: keras.Model) -> None:
 
     The inner ones come first: one that holds others asks them for theirs.
     """
-    for layer in reversed(list(network._flatten_layers())):
+    for layer in reversed(layers_of(network)):
         try:
             layer.get_config()
         except NotImplementedError as error:

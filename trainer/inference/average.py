@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from trainer.checkpoint import catalog, layout, retention, selection, writer
 from trainer.checkpoint.layout import RunDirectory
+from trainer.compat.networks import layers_of
 from trainer.config import options
 from trainer.inference import loaded
 from trainer.model import ema, loading, steps
@@ -97,7 +98,7 @@ def _measure_batches(task: Task, found: loaded.Restored) -> None:
     layers = {
         layer: layer.momentum
         for network in networks.values()
-        for layer in network._flatten_layers()
+        for layer in layers_of(network)
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
     }
     if not layers:
@@ -117,7 +118,7 @@ def _measure_batches(task: Task, found: loaded.Restored) -> None:
         for layer in layers
         for one in (layer.moving_mean, layer.moving_variance)
     }
-    traced = tf.function(forward).get_concrete_function(spec)
+    traced = tf.function(forward, autograph=False).get_concrete_function(spec)
     moved = traced.graph.variables
     others = [variable for variable in moved if id(variable) not in measured]
     before = [variable.read_value() for variable in others]

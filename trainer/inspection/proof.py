@@ -19,10 +19,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from absl import logging
-from tensorboard.backend.event_processing import event_accumulator
 
 from trainer.checkpoint import catalog, layout
 from trainer.checkpoint.layout import RunDirectory
+from trainer.compat import events
 from trainer.errors import KeepstepError
 from trainer.inspection import diff
 from trainer.storage import failpoints
@@ -213,8 +213,8 @@ def _scalars(directory: pathlib.Path) -> dict[str, list[tuple[int, bytes]]]:
     """By tag, the step and the bits of each value, in the order of the files."""
     if not directory.is_dir():
         return {}
-    accumulator = event_accumulator.EventAccumulator(
-        str(directory), size_guidance={event_accumulator.TENSORS: 0}
+    accumulator = events.EventAccumulator(
+        str(directory), size_guidance={events.TENSORS: 0}
     )
     accumulator.Reload()
     return {

@@ -16,6 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainer.compat import datasets
 from trainer.errors import KeepstepError
 
 # Stateful by TensorFlow's definition, and without a state that a later step would see.
@@ -84,9 +85,9 @@ def examine_stream(dataset: tf.data.Dataset) -> list[Finding]:
     """What the training stream keeps that its saved iterator doesn't hold."""
     return [
         finding
-        for one in datasets(dataset)
-        for function in one._functions()
-        for finding in _hidden_state(function.function.graph, "the input stream")
+        for one in datasets.chain(dataset)
+        for graph in datasets.graphs(one)
+        for finding in _hidden_state(graph, "the input stream")
     ]
 
 
@@ -96,8 +97,8 @@ def examine_evaluated(dataset: tf.data.Dataset) -> list[Finding]:
     What its Python functions keep, of `from_generator` for one, can't be known.
     """
     findings = []
-    for one in datasets(dataset):
-        if getattr(one, "_reshuffle_each_iteration", False):
+    for one in datasets.chain(dataset):
+        if datasets.reshuffles(one):
             findings.append(
                 Finding(
                     "the order of the examples to evaluate, which shuffle() draws anew "
@@ -106,19 +107,10 @@ def examine_evaluated(dataset: tf.data.Dataset) -> list[Finding]:
                     "reshuffle_each_iteration=False.",
                 )
             )
-        for function in one._functions():
-            hidden = _hidden_state(function.function.graph, "the evaluation's input")
+        for graph in datasets.graphs(one):
+            hidden = _hidden_state(graph, "the evaluation's input")
             findings += [found for found in hidden if found.remedy != _PYTHON_REMEDY]
     return findings
-
-
-def datasets(dataset: tf.data.Dataset) -> Iterator[tf.data.Dataset]:
-    """A dataset and all that it is made from, the last first."""
-    waiting = [dataset]
-    while waiting:
-        one = waiting.pop()
-        waiting += one._inputs()
-        yield one
 
 
 def describe(findings: Iterable[Finding]) -> str:
@@ -188,11 +180,11 @@ def _uses(
 
 def _handle(node: Any) -> Any:
     """The resource of a trackable: a variable, a table or an iterator."""
-    for name in ("handle", "resource_handle", "_iterator_resource"):
+    for name in ("handle", "resource_handle"):
         handle = getattr(node, name, None)
         if isinstance(handle, tf.Tensor):
             return handle
-    return None
+    return datasets.iterator_resource(node)
 
 
 def _hidden_state(graph: Any, place: str) -> Iterator[Finding]:

@@ -18,6 +18,8 @@ from typing import final
 import keras
 import tensorflow as tf
 
+from trainer.compat import autograph
+
 NAME = "averages"  # of the part of a checkpoint tree
 
 
@@ -48,6 +50,7 @@ class Averages:
         }
         self._pairs = list(zip(live.values(), self.variables.values(), strict=True))
 
+    @autograph.unconverted
     def update(self, step: tf.Tensor) -> None:
         """Moves the averages towards the networks.
 

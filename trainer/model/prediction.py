@@ -18,7 +18,7 @@ from typing import Any, final
 import numpy as np
 import tensorflow as tf
 
-from trainer import compat
+from trainer.compat import autograph
 from trainer.model import state
 from trainer.task import Task, TaskError, is_value_name
 
@@ -69,10 +69,10 @@ class Predictor:
             noted.update(noting.noted)
             return predicted
 
-        tf.function(trace).get_concrete_function(free)
+        tf.function(trace, autograph=False).get_concrete_function(free)
         self.inputs = tuple(name for name in free if name in noted)
         self.spec = {name: free[name] for name in self.inputs}
-        named = tf.function(self._named)
+        named = tf.function(self._named, autograph=False)
         self.traced = named.get_concrete_function(**self.spec)
 
     def predict(self, inputs: Mapping[str, Any]) -> Arrays:
@@ -103,7 +103,7 @@ class Predictor:
 
     def _checked(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         name = type(self._task).__name__
-        given = compat.converted(self._task.predictions)(self._networks, batch)
+        given = autograph.converted(self._task.predictions)(self._networks, batch)
         if not isinstance(given, Mapping) or not given:
             raise TaskError(
                 f"{name}.predictions() returns {type(given).__name__}; expected "

@@ -20,9 +20,10 @@ from typing import Any, final
 import keras
 import tensorflow as tf
 
-from trainer import compat
 from trainer.checkpoint import manifest
 from trainer.checkpoint.reader import Reader
+from trainer.compat import tracking
+from trainer.compat.networks import global_seed_state
 from trainer.model.ema import NAME, Averages, averaged
 from trainer.model.progress import Progress
 from trainer.task import (
@@ -85,8 +86,8 @@ class State:
             "skipped": self.skipped,
             "progress": self._packed,
             "random": tf.random.get_global_generator(),
-            # What keras.random draws from where no seed is given; not public.
-            "keras_random": compat.global_seed(),
+            # What keras.random draws from where no seed is given.
+            "keras_random": global_seed_state(),
             "totals": self.totals,
             "task": {name: _trackable(name, one) for name, one in extra.items()},
         }
@@ -247,7 +248,7 @@ def build(
 
     # Builds every layer by tracing alone: no random state moves.
     spec = tf.TensorSpec([], tf.int64)
-    concrete = tf.function(trace).get_concrete_function(spec)
+    concrete = tf.function(trace, autograph=False).get_concrete_function(spec)
     value_names = sorted(concrete.structured_outputs)
     optimizers = optimizer_items(task.optimizers())
     for name in optimizers:
@@ -315,7 +316,7 @@ def _trackable(name: str, given: Any) -> Any:
         return list(given.variables)
     if isinstance(given, list | tuple):
         return [_trackable(name, one) for one in given]
-    if not isinstance(given, tf.__internal__.tracking.Trackable):
+    if not tracking.is_trackable(given):
         raise TaskError(
             f"state() gives {name!r} as {type(given).__name__}, which no checkpoint "
             "can hold; give variables, layers, metrics or other trackables."

@@ -18,6 +18,7 @@ import keras
 import tensorflow as tf
 
 from trainer import data
+from trainer.compat import autograph
 from trainer.data import stream
 from trainer.errors import KeepstepError
 from trainer.model import state
@@ -95,6 +96,7 @@ class TrainLoop:
             variable.assign(sums[name])
         return finite
 
+    @autograph.unconverted
     def _step(self, number: tf.Tensor) -> tuple[Sums, dict[str, tf.Tensor]]:
         """One optimizer step on one batch; all gradients at one point.
 
@@ -140,7 +142,7 @@ class EvaluationLoop:
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """The values that an evaluation gives; found by tracing, nothing is run."""
-        traced = tf.function(self._values).get_concrete_function(
+        traced = tf.function(self._values, autograph=False).get_concrete_function(
             self.batches.element_spec[0]
         )
         return tuple(sorted(traced.structured_outputs))
@@ -149,7 +151,7 @@ class EvaluationLoop:
     def traced(self) -> Any:
         """What `run` runs on each batch, as a concrete function; nothing is run."""
         sums = {name: tf.TensorSpec([], tf.float64) for name in self._sums}
-        function = tf.function(self._add_batch)
+        function = tf.function(self._add_batch, autograph=False)
         return function.get_concrete_function(*self.batches.element_spec, sums)
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
@@ -180,12 +182,14 @@ class EvaluationLoop:
         return checked_values(self._task, self._networks, batch, training=False)
 
 
+@autograph.unconverted
 def _watched(optimizer: str) -> tuple[str, str]:
     """What must stay finite: a loss and the norm of its gradients."""
     loss = loss_of(optimizer)
     return loss, f"the gradient of {loss}"
 
 
+@autograph.unconverted
 def _add(sums: Sums, values: Sums, counts: tf.Tensor) -> Sums:
     """Adds the values of the rows that count, in double precision."""
     first = next(iter(values.values()))

@@ -20,14 +20,9 @@ from typing import Any, final
 
 import numpy as np
 import tensorflow as tf
-from tensorboard.compat.proto import event_pb2, summary_pb2
-from tensorboard.plugins.hparams import api as hparams_api
-from tensorboard.plugins.image import metadata as image_metadata
-from tensorboard.plugins.scalar import metadata as scalar_metadata
-from tensorboard.plugins.text import metadata as text_metadata
-from tensorboard.summary.writer import record_writer
-from tensorboard.util import tensor_util
+from tensorboard.plugins.hparams.api import hparams_pb
 
+from trainer.compat import events
 from trainer.reporting import event_rollback
 from trainer.storage import files
 
@@ -46,9 +41,9 @@ class EventFile:
 
     def add(self, step: int, values: Sequence[Any]) -> None:
         """Takes `Summary.Value` protos; the next `flush` writes them."""
-        event = event_pb2.Event(wall_time=time.time(), step=step)
+        event = events.Event(wall_time=time.time(), step=step)
         event.summary.value.extend(values)
-        self._pending += _record(event)
+        self._pending += events.record(event)
 
     def flush(self) -> None:
         """Hands everything to the operating system.
@@ -60,8 +55,8 @@ class EventFile:
             return
         if self._file is None:
             self._file = self._create()
-            version = event_pb2.Event(file_version=_VERSION)
-            self._pending = _record(version) + self._pending
+            version = events.Event(file_version=_VERSION)
+            self._pending = events.record(version) + self._pending
         try:
             left = memoryview(self._pending)
             while left:
@@ -89,22 +84,19 @@ class EventFile:
 
 def scalar(tag: str, value: float) -> Any:
     """A float32, as all of TensorBoard's scalars."""
-    metadata = scalar_metadata.create_summary_metadata("", "")
-    return _value(tag, np.float32(value), metadata)
+    return events.value("scalar", tag, np.float32(value))
 
 
 def image(tag: str, pixels: Any) -> Any:
     """uint8 `[H, W, 3]`."""
     height, width = pixels.shape[:2]
     content = [str(width), str(height), tf.io.encode_png(pixels).numpy()]
-    metadata = image_metadata.create_summary_metadata("", "")
-    return _value(tag, np.array(content, object), metadata)
+    return events.value("image", tag, np.array(content, object))
 
 
 def text(tag: str, content: str) -> Any:
     """Markdown."""
-    metadata = text_metadata.create_summary_metadata("", "")
-    return _value(tag, np.array(content.encode(), object), metadata)
+    return events.value("text", tag, np.array(content.encode(), object))
 
 
 def hyperparameters(values: Mapping[str, Any]) -> list[Any]:
@@ -113,15 +105,4 @@ def hyperparameters(values: Mapping[str, Any]) -> list[Any]:
         name: value if isinstance(value, bool | int | float) else str(value)
         for name, value in values.items()
     }
-    return list(hparams_api.hparams_pb(known).value)
-
-
-def _value(tag: str, content: Any, metadata: Any) -> Any:
-    tensor = tensor_util.make_tensor_proto(content)
-    return summary_pb2.Summary.Value(tag=tag, tensor=tensor, metadata=metadata)
-
-
-def _record(event: Any) -> bytes:
-    buffer = io.BytesIO()
-    record_writer.RecordWriter(buffer).write(event.SerializeToString())
-    return buffer.getvalue()
+    return list(hparams_pb(known).value)

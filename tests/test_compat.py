@@ -1,0 +1,339 @@
+"""Each private name of TensorFlow, Keras and TensorBoard that `trainer/compat` uses.
+
+When one of them moves, the test that is called like it fails.
+"""
+
+import ast
+import pathlib
+import re
+import traceback
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer import task
+from trainer.compat import autograph, datasets, events, networks, tracking
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PRIVATE = ("tensorflow.python", "tensorflow.core", "keras.src", "tensorboard")
+PUBLIC = ("tensorboard.plugins.hparams.api",)
+
+
+def absolute(x):
+    return x if x > 0 else -x  # over a tensor it needs AutoGraph
+
+
+def test_autograph_tf_convert():
+    """In unconverted code, too."""
+
+    @tf.function(autograph=False)
+    def inside(x):
+        return autograph.unconverted(lambda y: autograph.converted(absolute)(y))(x)
+
+    assert inside(tf.constant(-3)).numpy() == 3
+
+
+def test_autograph_do_not_convert():
+    @tf.function
+    def inside(x):
+        return autograph.unconverted(absolute)(x)
+
+    with pytest.raises(TypeError, match=r"symbolic `tf\.Tensor` as a Python `bool`"):
+        inside(tf.constant(-3))
+
+
+def test_autograph_control_status_ctx():
+    """Conversion is on within the call, and what it was after it."""
+    context = tf.__internal__.autograph.control_status_ctx
+    before, seen = context(), []
+    autograph.converted(lambda: seen.append(context().status.name))()
+    assert seen == ["ENABLED"]
+    assert context() is before
+
+
+def test_autograph_leaves_as_it_is_what_has_no_source():
+    source = compile("def double(x): return 2 * x", "<string>", "exec")
+    names = {}
+    exec(source, names)
+    assert autograph.converted(names["double"])(3) == 6
+
+
+def test_autograph_ag_pass_through():
+    class ToldError(Exception):
+        """Takes more than a message."""
+
+        def __init__(self, one, two):
+            super().__init__(f"{one} and {two}")
+
+    def refuse(x):
+        raise ToldError(1, 2)
+
+    setattr(ToldError, autograph.PASS_THROUGH, True)
+    with pytest.raises(ToldError, match=r"^1 and 2$"):
+        tf.function(refuse)(tf.constant(1))
+    assert getattr(task.TaskError, autograph.PASS_THROUGH)
+
+
+def test_autograph_conversion_rules_are_those_of_tensorflow():
+    from tensorflow.python.autograph.core import config
+
+    names = [str(rule) for rule in config.CONVERSION_RULES]
+    assert not any("trainer" in name for name in names), names
+
+
+def test_autograph_converts_nothing_of_the_framework_but_the_train_loop():
+    """Each function more would cost every start of a run its time."""
+    import tasks
+
+    from trainer.model import steps
+
+    generated = set()
+
+    @autograph.unconverted
+    def look():
+        for frame in traceback.extract_stack():
+            if "__autograph" in frame.filename and frame.name.startswith("tf__"):
+                generated.add(frame.name)
+
+    class Looking(tasks.Light):
+        def values(self, networks, batch, training):
+            look()
+            return super().values(networks, batch, training)
+
+    given = Looking()
+    current = tasks.built(given)
+    generated.clear()
+    assert steps.TrainLoop(given, current, tasks.inputs(given)).traced
+    assert generated == {"tf___loop", "tf__values"}
+
+
+def saved(tree, path):
+    return tf.train.load_checkpoint(tf.train.Checkpoint(tree=tree).write(str(path)))
+
+
+def test_tracking_auto_trackable_and_track_trackable(tmp_path):
+    """Under any name, those of methods included."""
+    node = tracking.Node()
+    for name in ("variables", "0", "root"):
+        tracking.track(node, tf.Variable(1.0), name)
+    keys = saved(node, tmp_path / "a").get_variable_to_shape_map()
+    for name in ("variables", "0", "root"):
+        assert f"tree/{name}/.ATTRIBUTES/VARIABLE_VALUE" in keys
+
+
+def test_tracking_serialize_to_tensors(tmp_path):
+    """What is saved is the value, and not what the variable has become."""
+    variable = tf.Variable([1.0, 2.0], name="some_name")
+    value = tracking.HostValue(variable)
+    (value.tensor,) = tracking.read_variables(
+        [variable.handle], [variable.dtype.as_datatype_enum]
+    )
+    variable.assign([3.0, 4.0])
+    node = tracking.Node()
+    tracking.track(node, value, "x")
+    reader = saved(node, tmp_path / "a")
+    key = f"tree/x/.ATTRIBUTES/{tracking.VARIABLE_VALUE}"
+    assert reader.get_tensor(key).tolist() == [1.0, 2.0]
+
+
+def test_tracking_shared_name_and_should_act_as_resource_variable(tmp_path):
+    """The full name beside the key is the variable's own."""
+    variable = tf.Variable(1.0, name="some_name")
+    names = []
+    for child in (variable, tracking.HostValue(variable)):
+        if child is not variable:
+            child.tensor = variable.read_value()
+        node = tracking.Node()
+        tracking.track(node, child, "x")
+        reader = saved(node, tmp_path / str(len(names)))
+        graph = tracking.object_graph(reader.get_tensor(tracking.OBJECT_GRAPH))
+        names.append([a.full_name for one in graph.nodes for a in one.attributes])
+    assert names == [["some_name"], ["some_name"]]
+
+
+@pytest.mark.parametrize("name", tracking.OWN_SAVING)
+def test_tracking_own_saving(name):
+    assert hasattr(tf.__internal__.tracking.Trackable, name)
+
+
+def test_tracking_tells_what_saves_itself():
+    keys = tf.constant(["a"])
+    table = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, -1)
+    table.insert(keys, tf.constant([1], tf.int64))
+    assert tracking.saves_itself(table)
+    assert tracking.saves_itself(iter(tf.data.Dataset.range(3)))
+    assert not tracking.saves_itself(tracking.Node())
+    assert not tracking.saves_itself(keras.layers.Dense(1))
+
+
+@pytest.mark.parametrize(
+    ("given", "is_one"),
+    [
+        (tf.Variable(1), True),
+        (keras.layers.Dense(1), True),
+        (tf.Module(), True),
+        (3, False),
+        ("text", False),
+        ({}, False),
+        ([], False),
+        (np.zeros(3), False),
+        (keras.metrics.Mean(), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_tracking_is_trackable(given, is_one):
+    assert tracking.is_trackable(given) == is_one
+
+
+def test_tracking_read_variables_op_and_execute():
+    variables = [tf.Variable(1.5), tf.Variable([1, 2]), tf.Variable("text")]
+    read = tracking.read_variables(
+        [one.handle for one in variables],
+        [one.dtype.as_datatype_enum for one in variables],
+    )
+    assert [np.asarray(one).tolist() for one in read] == [1.5, [1, 2], b"text"]
+
+
+def test_tracking_trackable_object_graph_pb2_and_the_format(tmp_path):
+    reader = saved(tf.train.Checkpoint(x=tf.Variable(1.0)), tmp_path / "a")
+    graph = tracking.object_graph(reader.get_tensor(tracking.OBJECT_GRAPH))
+    attributes = [a for one in graph.nodes for a in one.attributes]
+    assert {a.name for a in attributes} == {tracking.VARIABLE_VALUE}
+    assert "tree/x/.ATTRIBUTES/VARIABLE_VALUE" in {a.checkpoint_key for a in attributes}
+
+
+def test_datasets_inputs():
+    made = tf.data.Dataset.zip(
+        (tf.data.Dataset.range(3).batch(2), tf.data.Dataset.range(2).repeat())
+    )
+    names = [type(one).__name__.strip("_") for one in datasets.chain(made)]
+    assert sorted(names) == [
+        "BatchDataset",
+        "RangeDataset",
+        "RangeDataset",
+        "RepeatDataset",
+        "ZipDataset",
+    ]
+
+
+def test_datasets_functions():
+    made = tf.data.Dataset.range(3).map(lambda x: tf.sin(tf.cast(x, tf.float32)))
+    (graph,) = datasets.graphs(made)
+    assert "Sin" in {node.op for node in graph.as_graph_def().node}
+
+
+@pytest.mark.parametrize("each", [True, False, None])
+def test_datasets_reshuffle_each_iteration(each):
+    base = tf.data.Dataset.range(3)
+    made = base.shuffle(3, reshuffle_each_iteration=each)
+    assert hasattr(made, datasets.RESHUFFLES)
+    assert datasets.reshuffles(made) == (each is not False)
+    assert not datasets.reshuffles(base)
+
+
+def test_datasets_iterator_resource():
+    """It is what a graph captures that asks the iterator for more."""
+    iterator = iter(tf.data.Dataset.range(3))
+    traced = tf.function(iterator.get_next).get_concrete_function()
+    captured = [one for one, _ in traced.graph.captures]
+    assert any(one is datasets.iterator_resource(iterator) for one in captured)
+    assert datasets.iterator_resource(tf.Variable(1)) is None
+
+
+def test_networks_flatten_layers():
+    class Pair(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.parts = [keras.layers.Dense(1, name="deep")]
+
+    model = keras.Sequential([keras.Sequential([Pair()], name="inner")], name="outer")
+    names = [layer.name for layer in networks.layers_of(model)]
+    assert names[0] == "outer"
+    assert names.index("inner") < names.index("deep")
+
+
+def test_networks_global_seed_generator():
+    keras.utils.set_random_seed(3)
+    state = networks.global_seed_state()
+    before = state.numpy().tolist()
+    keras.random.normal([2])
+    assert state.numpy().tolist() != before
+    drawn = np.asarray(keras.random.normal([2]))
+    state.assign(before)
+    keras.random.normal([2])
+    assert np.asarray(keras.random.normal([2])).tolist() == drawn.tolist()
+
+
+@pytest.mark.parametrize("plugin", ["scalar", "text", "image"])
+def test_events_protos_metadata_record_writer_and_accumulator(tmp_path, plugin):
+    array = np.float32(0.5) if plugin == "scalar" else np.array([b"1"], object)
+    event = events.Event(step=3, wall_time=1.0)
+    event.summary.value.extend([events.value(plugin, "tag", array)])
+    version = events.record(events.Event(file_version="brain.Event:2"))
+    path = tmp_path / "events.out.tfevents.1"
+    path.write_bytes(version + events.record(event))
+    read = events.EventAccumulator(str(tmp_path), size_guidance={events.TENSORS: 0})
+    read.Reload()
+    (found,) = read.Tensors("tag")
+    metadata = read.SummaryMetadata("tag")
+    name = {"scalar": "scalars", "image": "images", "text": "text"}[plugin]
+    assert (found.step, metadata.plugin_data.plugin_name) == (3, name)
+
+
+def private_names(tree):
+    """What a file uses of others that is private, as far as its text tells."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            base = getattr(node, "module", None)
+            names = [base] if base else [alias.name for alias in node.names]
+            for name in names:
+                if name.startswith(PRIVATE) and not name.startswith(PUBLIC):
+                    yield node.lineno, name
+        elif isinstance(node, ast.Attribute):
+            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            private = re.match(r"_(?!_)", node.attr) and not own
+            if node.attr == "__internal__" or private:
+                yield node.lineno, node.attr
+        elif isinstance(node, ast.Call):
+            by_name = getattr(node.func, "id", "") in ("getattr", "setattr", "hasattr")
+            word = getattr(node.args[1], "value", "") if by_name else ""
+            if isinstance(word, str) and word.startswith("_"):
+                yield node.lineno, word
+
+
+def test_no_other_file_uses_a_private_name():
+    found = []
+    for folder in ("trainer", "models"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if path.parent.name != "compat":
+                tree = ast.parse(path.read_text(encoding="utf-8"))
+                name = path.relative_to(ROOT)
+                found += [f"{name}:{line} {what}" for line, what in private_names(tree)]
+    assert not found, "give these a function in trainer/compat: " + ", ".join(found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import tensorflow.python.eager",
+        "from tensorflow.python.eager import context",
+        "from keras.src import random",
+        "x = tf.__internal__.tracking",
+        "layer._flatten_layers()",
+        "model.layers[0]._layers",
+        "getattr(node, '_handle')",
+        "from tensorboard.util import tensor_util",
+    ],
+)
+def test_a_private_name_is_seen(text):
+    assert list(private_names(ast.parse(text)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["self._layers", "x.__class__", "import keras", "tf.raw_ops.Identity", "keras.a.b"],
+)
+def test_a_public_name_is_let_pass(text):
+    assert not list(private_names(ast.parse(text)))

@@ -1,0 +1,56 @@
+"""What a `tf.data.Dataset` is made of, and the resource of its iterator.
+
+The public alternative to the first three, `tf.raw_ops.DatasetToGraphV2`, copies all
+data into the graph that it gives: memory in proportion to the data, 2 GB at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+ITERATOR_RESOURCE = "_iterator_resource"
+RESHUFFLES = "_reshuffle_each_iteration"
+
+
+def chain(dataset: tf.data.Dataset) -> Iterator[tf.data.Dataset]:
+    """A dataset and all that it is made from, the last first.
+
+    Private: `Dataset._inputs`. Reason: hidden state is looked for in each.
+    Risk: if the name goes, a run on a stream fails at its start.
+    """
+    waiting = [dataset]
+    while waiting:
+        one = waiting.pop()
+        waiting += one._inputs()
+        yield one
+
+
+def graphs(dataset: tf.data.Dataset) -> list[Any]:
+    """The graphs of the functions of one dataset, such as that of `map`.
+
+    Private: `Dataset._functions` and what it gives. Reason and risk: as for `chain`.
+    """
+    return [one.function.graph for one in dataset._functions()]
+
+
+def reshuffles(dataset: tf.data.Dataset) -> bool:
+    """Whether it is a shuffle that draws another order each time it is iterated.
+
+    Private: `_reshuffle_each_iteration` of what `shuffle` gives. Risk: with another
+    name an evaluation in another order each time is not refused.
+    """
+    # None, too, makes TensorFlow draw anew: that is what the op does by default.
+    return getattr(dataset, RESHUFFLES, False) is not False
+
+
+def iterator_resource(node: Any) -> Any:
+    """The resource tensor of an iterator; None of anything else.
+
+    Private: `_iterator_resource`. Reason: the audit compares it with what the train
+    loop captures. Risk: with another name, streams are refused as unsaved.
+    Public alternative: none.
+    """
+    return getattr(node, ITERATOR_RESOURCE, None)
