@@ -1,8 +1,13 @@
 """Event files for TensorBoard, written whole record by whole record.
 
-    file = event_file.EventFile(pathlib.Path("runs/a/summaries/train"))
-    file.add(20, [event_file.scalar("loss", 0.5)])
-    file.flush()
+    >>> import pathlib, tempfile
+    >>> from trainer.reporting import event_file
+    >>> directory = pathlib.Path(tempfile.mkdtemp())
+    >>> file = event_file.EventFile(directory)
+    >>> file.add(20, [event_file.scalar("loss", 0.5)])
+    >>> file.flush()
+    >>> len(list(directory.glob("events.out.tfevents.*")))
+    1
 
 TensorFlow's own writer leaves half a record where the disk is full, after which a
 reader finds nothing more. Here a failed write is taken back, and what it was to write
@@ -107,13 +112,19 @@ def text(tag: str, content: str) -> Any:
     return _value(tag, np.array(content.encode(), object), metadata)
 
 
-def hyperparameters(values: Mapping[str, Any]) -> list[Any]:
-    """For TensorBoard's table of hyperparameters."""
+def hyperparameters(values: Mapping[str, Any], *, trial: str = "") -> list[Any]:
+    """For TensorBoard's table of hyperparameters.
+
+    Args:
+      values: the columns, by name.
+      trial: which row; runs with the same one are shown as one, with the average of
+        their metrics. Without: as the values say.
+    """
     known = {
         name: value if isinstance(value, bool | int | float) else str(value)
         for name, value in values.items()
     }
-    return list(hparams_api.hparams_pb(known).value)
+    return list(hparams_api.hparams_pb(known, trial_id=trial or None).value)
 
 
 def _value(tag: str, content: Any, metadata: Any) -> Any:
