@@ -17,7 +17,7 @@ import tensorflow as tf
 from trainer import compat
 from trainer.checkpoint import manifest
 from trainer.checkpoint.reader import Reader
-from trainer.model import learning_rates, names, seeding, tables, trained, tree_parts
+from trainer.model import learning_rates, names, seeding, tables, trained
 from trainer.model.contract import (
     check_losses,
     checked_values,
@@ -26,6 +26,7 @@ from trainer.model.contract import (
 )
 from trainer.model.ema import NAME, Averages, averaged
 from trainer.model.progress import Progress
+from trainer.model.tree_parts import add, check_shapes, metrics, own_parts
 from trainer.task import Batch, Task
 
 
@@ -41,7 +42,7 @@ class State:
       trained: by optimizer, the variables that it trains.
       totals: float64 variables: the sum of each training value since the last report,
         and under `examples` over how many.
-      metrics: those in the task's own state; an evaluation begins them anew.
+      metrics: in the task's own state; an evaluation begins them anew.
       averages: moving averages of the networks' variables; none without `ema`.
       progress: what lives in Python; JSON in the checkpoint.
       tree: the `tf.train.Checkpoint` of all this.
@@ -75,12 +76,12 @@ class State:
         }
         self.averages = Averages(items, decay=ema)
         self.progress = Progress()
-        self.metrics = tree_parts.metrics(extra)
+        self.metrics = metrics(extra)
         self._packed = tf.Variable("{}", dtype=tf.string, name="progress")
         self.tree = self._make_tree(items, extra, iterator)
         for node in tf.train.TrackableView(self.tree).descendants():
             tables.save_sorted(node)
-        tree_parts.check_shapes(self._named)
+        check_shapes(self._named)
 
     def _make_tree(
         self, items: Mapping[str, keras.Model], extra: Mapping[str, Any], iterator: Any
@@ -88,13 +89,11 @@ class State:
         children = self._own_parts(extra, iterator)
         own = set(children)
         for name, network in items.items():
-            tree_parts.add(
-                children, names.variables_part(name), list(network.variables)
-            )
-            tree_parts.add(children, name, network)
+            add(children, names.variables_part(name), list(network.variables))
+            add(children, name, network)
         self._network_parts = {k: v for k, v in children.items() if k not in own}
         for name, optimizer in self.optimizers.items():
-            tree_parts.add(children, names.optimizer_part(name), optimizer)
+            add(children, names.optimizer_part(name), optimizer)
         return tf.train.Checkpoint(**children)
 
     def _own_parts(self, extra: Mapping[str, Any], iterator: Any) -> dict[str, Any]:
@@ -107,14 +106,12 @@ class State:
             # What keras.random draws from where no seed is given; not public.
             "keras_random": compat.global_seed(),
             "totals": self.totals,
-            "task": {
-                name: tree_parts.trackable(name, one) for name, one in extra.items()
-            },
+            "task": own_parts(extra),
         }
         self._evaluated_parts = {
             "random": children["random"],
             "keras_random": children["keras_random"],
-            "task": {k: children["task"][k] for k in tree_parts.without_metrics(extra)},
+            "task": own_parts(extra, metrics_too=False),
         }
         if self.averages.variables:
             children[NAME] = list(self.averages.variables.values())

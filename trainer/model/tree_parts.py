@@ -3,8 +3,10 @@
 >>> import keras
 >>> from trainer.model import tree_parts
 >>> mean = keras.metrics.Mean()
->>> len(tree_parts.trackable("mean", mean)), tree_parts.metrics({"some": [mean]}) == [mean]
-(2, True)
+>>> len(tree_parts.trackable("mean", mean))
+2
+>>> tree_parts.metrics({"some": [mean]}) == [mean]
+True
 """
 
 from __future__ import annotations
@@ -47,9 +49,17 @@ def metrics(given: Any) -> list[keras.metrics.Metric]:
     return []
 
 
-def without_metrics(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those entries of what `Task.state` gave that hold no metric."""
-    return {name: one for name, one in given.items() if not metrics(one)}
+def own_parts(given: Mapping[str, Any], *, metrics_too: bool = True) -> dict[str, Any]:
+    """What `Task.state` gave, as a checkpoint saves it; with its metrics or without.
+
+    Raises:
+      task.TaskError: something can't be saved.
+    """
+    return {
+        name: trackable(name, one)
+        for name, one in given.items()
+        if metrics_too or not metrics(one)
+    }
 
 
 def add(children: dict[str, Any], name: str, child: Any) -> None:
