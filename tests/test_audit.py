@@ -1,5 +1,6 @@
 """What a traced function changes and no checkpoint would hold, by name."""
 
+import itertools
 import re
 
 import keras
@@ -317,6 +318,109 @@ def test_a_generator_may_give_what_is_evaluated():
     )
 
 
+def test_a_generator_with_a_memory_may_not():
+    numbers = itertools.count()
+    given = tf.data.Dataset.from_generator(
+        lambda: iter([next(numbers), next(numbers)]),
+        output_signature=tf.TensorSpec([], tf.int64),
+    )
+    (finding,) = audit.examine_evaluated(given.batch(2).prefetch(1))
+    assert finding.what == (
+        "what Python gives to evaluate, which is something else each time"
+    )
+    assert finding.remedy.startswith("A generator must begin anew each time")
+
+
+def test_a_python_function_with_a_memory_may_not():
+    numbers = itertools.count()
+
+    def counted(x):
+        return tf.py_function(lambda x: x + next(numbers), [x], tf.int64)
+
+    (finding,) = audit.examine_evaluated(numbers_of(counted))
+    assert "something else each time" in finding.what
+    same = numbers_of(lambda x: tf.py_function(lambda x: x + 1, [x], tf.int64))
+    assert audit.examine_evaluated(same) == []
+
+
+def numbers_of(function):
+    return tf.data.Dataset.range(9).map(function).batch(2)
+
+
+def writers():
+    total = tf.Variable(0, dtype=tf.int64, name="total")
+    table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, 0)
+    generator = tf.random.Generator.from_seed(1, alg="philox")
+
+    def insert(x):
+        table.insert(x[None], x[None])
+        return x
+
+    return {
+        "a variable": (lambda x: x + total.assign_add(1), "the variable total:0 "),
+        "a table": (insert, "the resource "),
+        "a generator": (
+            lambda x: generator.uniform([], 0, 9, tf.int64),
+            "the variable StateVar:0 ",
+        ),
+        "deep inside": (
+            lambda x: tf.cond(x > 3, lambda: total.assign_add(x), lambda: x),
+            "the variable total:0 ",
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", writers())
+def test_what_a_dataset_changes_while_it_is_read_is_found(name):
+    function, what = writers()[name]
+    nested = tf.data.Dataset.range(2).flat_map(
+        lambda n: tf.data.Dataset.range(n).map(function)
+    )
+    for dataset in (numbers_of(function), nested):
+        for examine in (audit.examine_evaluated, audit.examine_stream):
+            (finding,) = examine(dataset)
+            assert finding.what.startswith(what)
+            assert ", which is changed in the " in finding.what
+            assert "count and draw in augment() or values()" in finding.remedy
+
+
+def test_what_a_dataset_only_reads_is_not_found():
+    scale = tf.Variable(2, dtype=tf.int64)
+    table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, 0)
+    dataset = numbers_of(lambda x: x * scale + table.lookup(x))
+    assert audit.examine_evaluated(dataset) == []
+    assert audit.examine_stream(dataset) == []
+
+
+def test_what_is_evaluated_may_not_be_written_by_the_way(tmp_path):
+    dataset = tf.data.Dataset.range(3).cache(str(tmp_path / "kept")).batch(2)
+    (finding,) = audit.examine_evaluated(dataset)
+    assert finding.what == (
+        f"the cache('{tmp_path / 'kept'}') in the evaluation's input"
+    )
+    assert list(tmp_path.iterdir()) == [], "it was not opened"
+    assert audit.examine_evaluated(tf.data.Dataset.range(3).cache()) == []
+
+
+def insert(table, x):
+    table.insert([1], x[None])
+    return x
+
+
+def test_an_iterator_that_an_evaluation_moves_on_is_found():
+    iterator = iter(tf.data.Dataset.range(9))
+    traced = tf.function(lambda: iterator.get_next()).get_concrete_function()
+    tree = tf.train.Checkpoint(input=iterator)
+    assert audit.examine(traced, tree) == []
+    (finding,) = audit.examine_evaluation(traced, tree)
+    assert finding.what.endswith(", which the evaluation moves on")
+    assert "can't be put back after an evaluation" in finding.remedy
+    table = mutable()
+    traced = tf.function(lambda x: insert(table, x)).get_concrete_function(SCALAR)
+    tree = tf.train.Checkpoint(table=table)
+    assert audit.examine_evaluation(traced, tree) == []
+
+
 # The message.
 
 
@@ -347,7 +451,11 @@ def test_the_whole_state_of_a_task_is_reachable():
     loop = steps.TrainLoop(task, current, tasks.inputs(task))
     assert audit.examine(loop.traced, current.tree) == []
     less = tf.train.Checkpoint(
-        **{k: v for k, v in current.tree._trackable_children().items() if k != "step"}
+        **{
+            name: child
+            for name, child in current.tree._trackable_children().items()
+            if name not in ("step", "save_counter")
+        }
     )
     (finding,) = audit.examine(loop.traced, less)
     assert finding.what.startswith("the variable step:0 () int64, used by '")

@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from trainer.checkpoint import catalog, compatibility
 from trainer.config import options
-from trainer.config.tasks import all_tasks, create
+from trainer.config.lookup import all_tasks
+from trainer.config.tasks import create
 from trainer.inference import evaluate
 from trainer.model import audit
 from trainer.task import Task
@@ -524,6 +525,47 @@ def test_it_is_trained_all_the_same_if_that_is_allowed(tmp_path, name):
     last = f"recent/ckpt-{STEPS}"
     moved = tasks.different(tmp_path / "run" / last, run_dir / last)
     assert [key for key in moved if key.startswith("variables/")], "nothing was lost"
+
+
+@dataclasses.dataclass(frozen=True)
+class Noting(tasks.Plain):
+    """Notes in a table and in a metric what it has seen, in evaluations, too."""
+
+    def networks(self):
+        made = (
+            tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, 0.0),
+            keras.metrics.Mean(name="of_all"),
+        )
+        object.__setattr__(self, "_made", made)
+        return super().networks()
+
+    def state(self, networks):
+        return dict(zip(("table", "metric"), self._made, strict=True))
+
+    def values(self, networks, batch, training):
+        table, metric = self._made
+        found = super().values(networks, batch, training)
+        keys = batch["label"] + tf.cast(batch["x"][:, 0] * 8, tf.int64)
+        table.insert(keys, table.lookup(keys) + 1)
+        metric.update_state(found["loss"])
+        return {"loss": found["loss"] + 1e-3 * table.lookup(keys)}
+
+
+def test_what_an_evaluation_notes_is_nothing_to_the_training(tmp_path):
+    """Evaluated at each step, once, or begun again after a kill: the same bits."""
+    for every in (1, STEPS):
+        tasks.train(
+            tmp_path / str(every),
+            Noting(),
+            **{**CHOICES, "evaluate_every_steps": every},
+        )
+    resumed = tasks.cut_back(tmp_path / "1", tmp_path / "resumed", KILLED_AT)
+    tasks.train(resumed, Noting(), **{**CHOICES, "evaluate_every_steps": 1})
+    tasks.assert_same_run(tmp_path / "1", resumed)
+    for step in range(1, STEPS + 1):
+        one, other = (tmp_path / f"{n}/recent/ckpt-{step}" for n in (1, STEPS))
+        moved = tasks.different(one, other)
+        assert [key for key in moved if not key.startswith("progress")] == []
 
 
 # Code that changed between two starts.

@@ -44,8 +44,8 @@ def test_every_weight_has_an_average_and_so_have_the_statistics(straight):
     statistics = ["moving_mean", "moving_variance"]
     layers = ["bias", "kernel", "kernel"]
     assert names == sorted(["beta", "gamma", *layers, *statistics])
-    for path, average in averages.items():
-        assert (average != raw[path]).any(), path
+    for path, mean in averages.items():
+        assert (mean != raw[path]).any(), path
 
 
 def test_an_average_is_what_numpy_makes_of_the_weights_of_each_step(straight):
@@ -60,9 +60,9 @@ def test_an_average_is_what_numpy_makes_of_the_weights_of_each_step(straight):
         raw, averages = networks(straight / f"recent/ckpt-{step}")
         count = step - 1
         decay = min(DECAY, (1 + count) / (10 + count))
-        for path, average in averages.items():
+        for path, mean in averages.items():
             mine[path] = decay * mine[path] + (1 - decay) * raw[path]
-            np.testing.assert_allclose(average, mine[path], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(mean, mine[path], rtol=1e-5, atol=1e-6)
 
 
 def test_training_is_as_if_there_were_no_averages(straight, tmp_path):
@@ -150,10 +150,10 @@ def test_a_new_run_begins_with_the_averages_of_another(plain, tmp_path):
         init_from=str(prefix),
     )
     begun = networks(tmp_path / "run/recent/ckpt-1")
-    for path, average in averages.items():
-        assert (average != raw[path]).any()
+    for path, mean in averages.items():
+        assert (mean != raw[path]).any()
         for values in begun:
-            np.testing.assert_array_equal(values[path], average)
+            np.testing.assert_array_equal(values[path], mean)
 
 
 def test_another_decay_is_refused(plain):

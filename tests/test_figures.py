@@ -11,16 +11,25 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from trainer.figures import confusion_matrix, gallery, of_classification
 
-CELL = 25  # a tile of 24 pixels, and the line beside it
-WHITE = (255, 255, 255)
+CELL = 25  # a cell of 24 pixels, and the line beside it
+GREEN, RED, WHITE = (20, 140, 60), (200, 30, 30), (255, 255, 255)
 
 
-def cells(image, side=CELL):
-    """The middle pixel of each tile, as a grid of colours."""
-    half = side // 2
+def cells(image, classes, cell=CELL):
+    """A corner pixel of each cell of a matrix, as a grid of colours."""
+    top, left = (side - 1 - classes * cell for side in image.shape[:2])
     return [
-        [tuple(map(int, one)) for one in row] for row in image[half::side, half::side]
+        [
+            tuple(map(int, image[top + 3 + row * cell, left + 3 + column * cell]))
+            for column in range(classes)
+        ]
+        for row in range(classes)
     ]
+
+
+def ink(image, top, left, bottom, right):
+    """How many pixels of a part are dark: text."""
+    return int((image[top:bottom, left:right].max(axis=-1) < 100).sum())
 
 
 # The confusion matrix.
@@ -30,19 +39,19 @@ def test_a_confusion_matrix_has_the_true_classes_from_the_top():
     labels = np.array([0, 0, 1, 2, 2, 2])
     predicted = np.array([0, 0, 2, 2, 2, 2])
     image = confusion_matrix(labels, predicted, 3)
-    assert (image.shape, image.dtype) == ((3 * CELL, 3 * CELL, 3), np.uint8)
-    green, red = (20, 140, 60), (200, 30, 30)
-    assert cells(image) == [
-        [green, WHITE, WHITE],
-        [WHITE, WHITE, red],
-        [WHITE, WHITE, green],
+    assert image.dtype == np.uint8
+    assert cells(image, 3) == [
+        [GREEN, WHITE, WHITE],
+        [WHITE, WHITE, RED],
+        [WHITE, WHITE, GREEN],
     ]
 
 
 def test_a_colour_is_the_stronger_the_larger_its_share_of_the_row():
     labels = np.repeat([0, 1], 100)
     predicted = np.concatenate([np.repeat([0, 1], [99, 1]), np.repeat([0, 1], 50)])
-    (right, rare), (often, half) = cells(confusion_matrix(labels, predicted, 2))
+    image = confusion_matrix(labels, predicted, 2)
+    (right, rare), (often, half) = cells(image, 2)
     assert right[0] < half[0] < 255
     assert often[1] < rare[1] < 255
     assert rare != WHITE, "one of a hundred is to be seen"
@@ -50,7 +59,38 @@ def test_a_colour_is_the_stronger_the_larger_its_share_of_the_row():
 
 def test_a_class_without_examples_is_a_white_row():
     image = confusion_matrix(np.array([1]), np.array([1]), 2)
-    assert cells(image)[0] == [WHITE, WHITE]
+    assert cells(image, 2)[0] == [WHITE, WHITE]
+
+
+def test_a_matrix_has_axes_names_and_counts():
+    labels = np.array([0, 0, 1])
+    image = confusion_matrix(labels, labels, 2)
+    top, left = (side - 1 - 2 * CELL for side in image.shape[:2])
+    assert ink(image, 0, left, 16, image.shape[1]), "the axis above"
+    assert ink(image, top, 0, image.shape[0], 16), "the axis beside"
+    assert ink(image, 16, left, top, image.shape[1]), "names above"
+    assert ink(image, top, 16, image.shape[0], left), "names beside"
+    other = confusion_matrix(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 1]), 2)
+    assert (image != other).any(), "the counts"
+
+
+def test_the_names_of_the_classes_are_shown():
+    labels = np.array([0, 1])
+    plain = confusion_matrix(labels, labels, 2)
+    named = confusion_matrix(labels, labels, 2, ["cat", "hippopotamus"])
+    assert named.shape > plain.shape
+    assert cells(named, 2) == cells(plain, 2)
+    endless = confusion_matrix(labels, labels, 2, ["a" * 500, "b"])
+    assert max(endless.shape) < 400
+    text = r"^there are 1 names for 2 classes; expected one for each, in the order"
+    with pytest.raises(ValueError, match=text):
+        confusion_matrix(labels, labels, 2, ["cat"])
+
+
+def test_large_counts_fit_into_their_cells():
+    labels = np.zeros([12345], int)
+    wide = confusion_matrix(labels, labels, 2)
+    assert wide.shape[1] > confusion_matrix(labels[:9], labels[:9], 2).shape[1]
 
 
 # The worst mistakes.
@@ -61,8 +101,18 @@ def flat(*greys):
     return np.float32(greys)[:, None, None] * np.ones([4, 4], np.float32)
 
 
-def greys(image, side):
-    return [one[0] for row in cells(image, side) for one in row]
+def tiles(image, rows, columns):
+    """The pixel in the upper middle of each tile."""
+    height, width = (image.shape[0] // rows, image.shape[1] // columns)
+    return [
+        tuple(map(int, image[row * height + 5, column * width + width // 2]))
+        for row in range(rows)
+        for column in range(columns)
+    ]
+
+
+def greys(image, count):
+    return [one[0] for one in tiles(image, count, count)]
 
 
 def test_a_gallery_shows_the_chosen_in_their_order_and_then_white():
@@ -70,25 +120,36 @@ def test_a_gallery_shows_the_chosen_in_their_order_and_then_white():
     image = gallery(images, np.array([2, 0, 1]), count=4)
     side = 4 * 12 + 1
     assert (image.shape, image.dtype) == ((2 * side, 2 * side, 3), np.uint8)
-    assert greys(image, side) == [128, 0, 64, 255]
+    assert greys(image, 2) == [128, 0, 64, 255]
 
 
 def test_a_gallery_shows_no_more_than_it_has_room_for():
     images = flat(*np.linspace(0, 1, 9))
     image = gallery(images, np.arange(9), count=4)
-    assert greys(image, 49) == [0, 32, 64, 96]
+    assert greys(image, 2) == [0, 32, 64, 96]
 
 
 def test_a_gallery_is_in_colour_where_the_images_are():
     images = np.zeros([2, 4, 4, 3])
     images[0, ..., 0], images[1, ..., 2] = 255, 255
     image = gallery(images, np.array([1, 0]), count=2)
-    assert cells(image, 49) == [[(0, 0, 255), (255, 0, 0)]]
+    assert tiles(image, 1, 2) == [(0, 0, 255), (255, 0, 0)]
 
 
 def test_a_large_image_is_shown_as_it_is():
     image = gallery(np.zeros([1, 60, 50]), np.array([0]), count=1)
     assert image.shape == (61, 51, 3)
+
+
+def test_what_is_written_below_an_image_has_room():
+    images = flat(0.0, 1.0)
+    plain = gallery(images, np.array([0, 1]), count=2)
+    lines = {0: ["true a", "predicted b"]}
+    image = gallery(images, np.array([0, 1]), count=2, captions=lines)
+    assert image.shape[0] >= plain.shape[0] + 24
+    half = image.shape[1] // 2
+    assert ink(image, 49, 0, image.shape[0], half)
+    assert not ink(image, 49, half, image.shape[0], image.shape[1])
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float32"])
@@ -102,26 +163,28 @@ def test_the_worst_mistake_comes_first(kind):
     images[0, 0, 0] = 255
     drawn = of_classification(images, labels, probabilities)
     assert sorted(drawn) == ["confusion", "worst_mistakes"]
-    shown = greys(drawn["worst_mistakes"], 49)
+    shown = greys(drawn["worst_mistakes"], 4)
     assert shown == [153, 51, 102, 204, *[255] * 12], (
         "of equal classes it says the first"
     )
-    assert drawn["confusion"].shape == (2 * CELL, 2 * CELL, 3)
     again = of_classification(images, labels, probabilities)
     for name, image in drawn.items():
         np.testing.assert_array_equal(image, again[name])
+    named = of_classification(images, labels, probabilities, ["cat", "dog"])
+    for name, image in drawn.items():
+        assert image.shape != named[name].shape or (image != named[name]).any()
 
 
 def test_of_equally_bad_mistakes_the_earlier_comes_first():
     probabilities = np.tile([0.25, 0.75], [3, 1])
     images = flat(0, 51, 255)
     drawn = of_classification(images, np.zeros([3]), probabilities)
-    assert greys(drawn["worst_mistakes"], 49)[:3] == [0, 51, 255]
+    assert greys(drawn["worst_mistakes"], 4)[:3] == [0, 51, 255]
 
 
 def test_without_a_mistake_the_gallery_is_white():
     drawn = of_classification(flat(0, 1), [0, 1], np.eye(2))
-    assert set(greys(drawn["worst_mistakes"], 49)) == {255}
+    assert set(greys(drawn["worst_mistakes"], 4)) == {255}
 
 
 # In a run.

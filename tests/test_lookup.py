@@ -7,7 +7,7 @@ import pytest
 
 from trainer import task
 from trainer.checkpoint.layout import RunDirectory
-from trainer.config import options, run_record, tasks
+from trainer.config import lookup, options, run_record, tasks
 
 
 class Bare(task.Task):
@@ -209,7 +209,7 @@ def test_a_task_is_found_by_its_name_in_the_package(write, name, told):
     write("house/__init__.py", "")
     write("house/lines.py", LINE.replace("@data", '@task.register("line")\n@data'))
     assert tasks.create("line", ["width=5"], package="house").width == 5
-    assert list(tasks.all_tasks("house")) == ["line"]
+    assert list(lookup.all_tasks("house")) == ["line"]
     with refused(told):
         tasks.create(name, [], package="house")
 

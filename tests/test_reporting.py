@@ -6,6 +6,7 @@ import pytest
 import tasks
 import tensorflow as tf
 from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from trainer.reporting.reporter import EVAL, TRAIN, Reporter
 
@@ -105,6 +106,23 @@ def test_the_hyperparameters_and_the_flags_are_described(tmp_path, clock, kind):
     content = path.read_bytes()
     for part in (b"width", b"rate", b"deep", b"name", b"_hparams_/session_start_info"):
         assert part in content
+
+
+def test_each_run_is_a_trial_of_its_own(tmp_path, clock):
+    """TensorBoard averages over those that have one group name."""
+    groups = []
+    for name, flags in (("a", "--seed=0"), ("b", "--seed=0"), ("a", "--seed=1")):
+        with reporter_of(tmp_path / name, clock) as reporter:
+            reporter.describe({"width": 8}, flags, kind=EVAL)
+        (tag,) = (tmp_path / name / EVAL).iterdir()
+        events = event_accumulator.EventAccumulator(str(tag))
+        events.Reload()
+        metadata = events.SummaryMetadata(hparams_metadata.SESSION_START_INFO_TAG)
+        content = metadata.plugin_data.content
+        groups.append(hparams_metadata.parse_session_start_info_plugin_data(content))
+        tag.unlink()
+    assert len({one.group_name for one in groups}) == 3
+    assert {one.hparams["width"].number_value for one in groups} == {8}
 
 
 def test_nothing_is_written_before_the_first_scalar(tmp_path, clock):

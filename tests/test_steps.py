@@ -1,6 +1,8 @@
 """The train loop and the evaluation loop: the same numbers, however they are cut."""
 
 import dataclasses
+import itertools
+import re
 
 import keras
 import numpy as np
@@ -10,8 +12,9 @@ import tensorflow as tf
 
 from trainer import data
 from trainer.data import stream
-from trainer.model import prediction, steps
-from trainer.task import Task
+from trainer.model import evaluation, prediction, steps
+from trainer.model.contract import network_items
+from trainer.task import Task, TaskError
 
 layers = keras.layers
 KERNEL = "model/sequential/dense/kernel"
@@ -134,6 +137,150 @@ def test_all_gradients_are_taken_at_one_point():
         found = current.networks[name].variables[0].numpy()
         expected = variables[name][0] - 0.25 * slope
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+# What is trained.
+
+
+class Shared(tasks.Plain):
+    """Two networks have a layer in common."""
+
+    def networks(self):
+        shared = layers.Dense(1, name="shared")
+        return {
+            name: keras.Sequential([layers.Input([tasks.FEATURES]), shared])
+            for name in "ab"
+        }
+
+    def values(self, networks, batch, training):
+        a, b = (networks[name](batch["x"], training=training)[:, 0] for name in "ab")
+        return {"loss": ((a + b) / 2 - batch["y"]) ** 2}
+
+
+def test_a_shared_layer_is_trained_once():
+    """As if it were in one network alone."""
+    kernels = []
+    for task in (Shared(), tasks.Plain()):
+        current, loop = loop_of(task)
+        assert [len(one) for one in current.trained.values()] == [2]
+        (network, *_) = network_items(current.networks).values()
+        for variable in network.variables:
+            variable.assign(tf.fill(variable.shape, 0.5))
+        loop.run(3)
+        kernels.append(network.variables[0].numpy())
+    np.testing.assert_allclose(*kernels, rtol=1e-5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled(tasks.Plain):
+    """Has a variable beside the network; `kind` says which and what for."""
+
+    kind: str = "given"
+
+    def networks(self):
+        network = super().networks()
+        teacher = keras.Sequential([layers.Input([tasks.FEATURES]), layers.Dense(1)])
+        teacher.trainable = self.kind != "frozen teacher"
+        scale = {
+            "keras": lambda: keras.Variable(1.0, name="scale"),
+            "fixed in Keras": lambda: keras.Variable(1.0, trainable=False),
+            "fixed": lambda: tf.Variable(1.0, trainable=False),
+        }.get(self.kind, lambda: tf.Variable(1.0, name="scale"))()
+        object.__setattr__(self, "_scale", scale)
+        return {"model": network, "teacher": teacher}
+
+    def optimizers(self):
+        return {"model": super().optimizers()}
+
+    def state(self, networks):
+        return {"scale": self._scale}
+
+    def values(self, networks, batch, training):
+        loss = super().values(networks["model"], batch, training)["loss"]
+        taught = networks["teacher"](batch["x"])[:, 0]
+        if "teacher" in self.kind:
+            loss += taught**2
+        elif self.kind == "assigned":
+            loss += 0.1 * self._scale.assign_add(1.0)
+        elif self.kind == "stopped":
+            loss += tf.stop_gradient(taught * self._scale)
+        elif self.kind == "in a loop":
+            for _ in tf.range(2):
+                loss *= self._scale
+        else:
+            loss *= self._scale
+        return {"model_loss": loss}
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("given", ["task/scale () float32"]),
+        ("keras", ["task/scale () float32"]),
+        ("in a loop", ["task/scale () float32"]),
+        (
+            "teacher",
+            ["teacher/.*/kernel (4, 1) float32", "teacher/.*/bias (1,) float32"],
+        ),
+    ],
+)
+def test_what_a_loss_reaches_and_nobody_trains_is_refused(kind, names):
+    _, loop = loop_of(Scaled(kind=kind))
+    with pytest.raises(TaskError) as refused:
+        loop.run(1)
+    first, *lines = str(refused.value).splitlines()
+    assert first == (
+        "a loss depends on trainable variables that no optimizer trains; they would "
+        "keep their initial values:"
+    )
+    found = sorted(lines[:-1], reverse=True)
+    for line, name in zip(found, sorted(names, reverse=True), strict=True):
+        assert re.fullmatch(f"  {re.escape(name).replace(re.escape('.*'), '.*')}", line)
+    assert "tf.Variable(..., trainable=False)" in lines[-1]
+    assert 'networks["name"].trainable = False' in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "kind", ["fixed", "fixed in Keras", "assigned", "stopped", "frozen teacher"]
+)
+def test_what_is_not_meant_to_be_trained_is_not_refused(kind):
+    current, loop = loop_of(Scaled(kind=kind))
+    loop.run(2)
+    assert int(current.step.numpy()) == 2
+
+
+def test_a_loss_that_no_variable_moves_is_refused():
+    class Aside(tasks.Plain):
+        def values(self, networks, batch, training):
+            networks(batch["x"])
+            return {"loss": batch["y"]}
+
+    text = (
+        r"^loss depends on none of the variables that the optimizer 'optimizer' "
+        r"trains: sequential/dense/kernel, sequential/dense/bias\. Compute it from what"
+    )
+    _, loop = loop_of(Aside())
+    with pytest.raises(TaskError, match=text):
+        loop.run(1)
+
+
+def test_a_variable_without_a_gradient_is_told_by_keras():
+    class Half(tasks.Plain):
+        def networks(self):
+            return keras.Sequential(
+                [layers.Input([tasks.FEATURES]), layers.Dense(1), layers.Dense(1)]
+            )
+
+        def values(self, networks, batch, training):
+            networks(batch["x"])
+            answers = networks.layers[0](batch["x"])[:, 0]
+            return {"loss": (answers - batch["y"]) ** 2}
+
+    _, loop = loop_of(Half())
+    with pytest.warns(
+        UserWarning, match="Gradients do not exist for variables.*dense_1"
+    ):
+        loop.run(1)
 
 
 # What is not finite.
@@ -300,6 +447,106 @@ def test_an_evaluation_leaves_no_trace_in_the_state(asked):
     assert_same(values(current), before)
     assert (first is None) == asked
     assert loop.run() == loop.run()
+
+
+def seen():
+    """A table that counts what was looked at, and a metric of all of it."""
+    table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, 0.0)
+    table.insert([7, 3], [1.0, 2.0])
+    return table, keras.metrics.Mean(name="of_all")
+
+
+@dataclasses.dataclass(frozen=True)
+class Noting(tasks.Plain):
+    """Writes a table and a metric wherever it is called."""
+
+    def networks(self):
+        object.__setattr__(self, "_seen", seen())
+        return super().networks()
+
+    def state(self, networks):
+        table, metric = self._seen
+        return {"table": table, "metric": [metric]}
+
+    def values(self, networks, batch, training):
+        table, metric = self._seen
+        found = super().values(networks, batch, training)
+        keys = batch["label"] + 10 * tf.cast(training, tf.int64)
+        table.insert(keys, table.lookup(keys) + 1)
+        metric.update_state(found["loss"])
+        return {**found, "of_all": tf.zeros_like(found["loss"]) + metric.result()}
+
+
+def content(task):
+    table, metric = task._seen
+    keys, counts = (one.numpy().tolist() for one in table.export())
+    pairs = zip(keys, counts, strict=True)
+    return sorted(pairs), [v.numpy().tolist() for v in metric.variables]
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["to its end", "stopped"])
+def test_an_evaluation_puts_tables_and_metrics_back(asked):
+    task = Noting()
+    current, train = loop_of(task)
+    train.run(2)
+    before = content(task)
+    assert {3, 7} < {key for key, _ in before[0]}
+    valid = data.ordered(data.split(task.sources(), "valid"), 4)
+    loop = steps.EvaluationLoop(task, current.networks, valid, metrics=current.metrics)
+    answers = iter([False, asked, asked])
+    assert (loop.run(lambda: next(answers)) is None) == asked
+    assert content(task) == before
+
+
+def test_a_metric_begins_anew_in_an_evaluation():
+    """What it has counted in training is no part of what it says of the examples."""
+    task = Noting()
+    current, train = loop_of(task)
+    valid = data.ordered(data.split(task.sources(), "valid"), 10)
+
+    def evaluate(metrics):
+        return steps.EvaluationLoop(
+            task, current.networks, valid, metrics=metrics
+        ).run()
+
+    train.run(2)
+    found = evaluate(current.metrics)
+    assert found["of_all"] == pytest.approx(found["loss"], rel=1e-6)
+    assert evaluate(current.metrics) == found
+    assert evaluate(())["of_all"] != pytest.approx(found["loss"], rel=1e-3)
+
+
+def remembering(numbers):
+    """Examples from a generator that goes on where it was."""
+
+    def generate():
+        for _ in range(4):
+            yield {"x": np.full([tasks.FEATURES], next(numbers), np.float32)}
+
+    spec = {"x": tf.TensorSpec([tasks.FEATURES], tf.float32)}
+    return tf.data.Dataset.from_generator(generate, output_signature=spec)
+
+
+class Reading(tasks.Plain):
+    def values(self, networks, batch, training):
+        return {"loss": tf.reduce_sum(batch["x"], 1)}
+
+
+def test_other_examples_than_the_last_time_are_refused():
+    """Not even where the first ones are the same."""
+    given = data.ordered(remembering(iter([0, 1, 2, 3, 0, 1, 2, 4])), 2)
+    loop = steps.EvaluationLoop(Reading(), {}, given)
+    assert loop.run() == {"loss": 6.0}
+    text = (
+        r"^the examples to evaluate are not those of the last evaluation: the Python "
+        r"function that gives them remembers something\..*A generator must begin anew "
+        r"each time it is called"
+    )
+    with pytest.raises(evaluation.ChangedExamplesError, match=text):
+        loop.run()
+    given = data.ordered(remembering(itertools.count()), 2)
+    loop = steps.EvaluationLoop(Reading(), {}, given, allow_inexact=True)
+    assert loop.run() != loop.run()
 
 
 def test_what_only_an_evaluation_gives_is_known_without_running_it():

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from trainer import data
 from trainer.checkpoint import catalog
+from trainer.checkpoint.layout import RunDirectory
 from trainer.config import options
 from trainer.data import stream
 from trainer.inspection import diff
@@ -290,6 +291,26 @@ def test_a_stream_has_no_epochs(tmp_path, choices):
         train(tmp_path / "run", Streamed(), **choices)
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_stream_that_writes_files_is_refused_before_it_is_opened(tmp_path, deep):
+    """A second opening, after a kill, would find what the first one left."""
+    kept = tmp_path / "kept"
+
+    class Kept(Streamed):
+        def sources(self):
+            dataset = super().sources()["train"].cache(str(kept))
+            return {"train": dataset.shuffle(3, seed=1) if deep else dataset}
+
+    text = re.escape(
+        f"the training stream has a cache({str(kept)!r}), which writes files of its "
+        "own: opened again after a kill, it would find half of them. Leave it out, or "
+        "write the data to a file beforehand and read that."
+    )
+    with pytest.raises(stream.StreamError, match=text):
+        train(tmp_path / "run", Kept(), **CHOICES)
+    assert not list(tmp_path.glob("kept*"))
+
+
 def test_an_empty_stream_is_refused(tmp_path):
     text = r"^the training stream is empty: it ended before its first example\.$"
     with pytest.raises(stream.StreamError, match=text):
@@ -364,7 +385,8 @@ def test_a_rewind_on_a_stream_goes_past_the_bad_data(tmp_path, bad, said):
 
 def test_two_checkpoints_with_an_iterator_are_compared(straight):
     """As `diff` and `prove` do; a position has no value that could be shown."""
-    entries = {e.step: e for e in catalog.scan(straight) if "recent" in str(e.prefix)}
+    found = catalog.scan(RunDirectory(straight))
+    entries = {e.step: e for e in found.entries if "recent" in str(e.prefix)}
     rows = list(diff.compare(entries[4], entries[4]))
     assert all(row["equal"] for row in rows)
     assert not [row for row in rows if "input" in row["variable"]]

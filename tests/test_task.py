@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from trainer import task
+from trainer.model import contract
 from trainer.model.state import build
 
 BATCH = {"x": tf.constant([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])}
@@ -64,7 +65,7 @@ def checked(values, networks=()):
         return values
 
     networks = dict(networks)
-    return task.checked_values(Parts(given), networks, BATCH, training=False)
+    return contract.checked_values(Parts(given), networks, BATCH, training=False)
 
 
 def built(given, net, optimizer, **extra):
@@ -195,21 +196,21 @@ def test_a_module_that_is_loaded_again_replaces_its_task():
 
 
 def test_a_single_network_and_a_single_optimizer_have_names():
-    assert task.network_items("net") == {"model": "net"}
-    assert task.optimizer_items("adam") == {"optimizer": "adam"}
+    assert contract.network_items("net") == {"model": "net"}
+    assert contract.optimizer_items("adam") == {"optimizer": "adam"}
 
 
 def test_several_networks_and_optimizers_keep_theirs():
     several = {"b": 1, "a": 2}
-    assert list(task.network_items(several).items()) == [("b", 1), ("a", 2)]
-    assert list(task.optimizer_items(several).items()) == [("b", 1), ("a", 2)]
+    assert list(contract.network_items(several).items()) == [("b", 1), ("a", 2)]
+    assert list(contract.optimizer_items(several).items()) == [("b", 1), ("a", 2)]
 
 
 @pytest.mark.parametrize(
     ("optimizer", "loss"), [("optimizer", "loss"), ("generator", "generator_loss")]
 )
 def test_an_optimizer_minimises_the_loss_of_its_name(optimizer, loss):
-    assert task.loss_of(optimizer) == loss
+    assert contract.loss_of(optimizer) == loss
 
 
 @pytest.mark.parametrize("method", ["sources", "networks", "optimizers", "values"])

@@ -129,7 +129,7 @@ def test_what_was_recorded_comes_back(tmp_path, monkeypatch, kind):
         tasks.check(cls())
         directory = tmp_path / str(number)
         directory.mkdir()
-        choices = options.Config(task=f"{__name__}:Made", run_dir=str(directory))
+        choices = options.RunOptions(task=f"{__name__}:Made", run_dir=str(directory))
         noted = run_record.settle(choices, cls().hyperparameters(), {})
         run_record.write(directory, noted)
         assert run_record.settle(choices, cls().hyperparameters(), {}) == noted

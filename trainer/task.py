@@ -19,18 +19,15 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, TypeVar
 
-import keras
 import tensorflow as tf
 
 from trainer.compat import autograph
 from trainer.errors import KeepstepError
 
 Batch = Mapping[str, tf.Tensor]
-_VALUE_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
 
 
 class TaskError(KeepstepError, ValueError):
@@ -174,76 +171,3 @@ def register(name: str) -> Callable[[T], T]:
 def registered() -> dict[str, type[Task]]:
     """The tasks registered so far, by name."""
     return dict(sorted(_registered.items()))
-
-
-def network_items(networks: Any) -> dict[str, keras.Model]:
-    """Several networks by name; a single one is called `model`."""
-    return dict(networks) if isinstance(networks, Mapping) else {"model": networks}
-
-
-def optimizer_items(optimizers: Any) -> dict[str, keras.optimizers.Optimizer]:
-    """Several optimizers by name; a single one is called `optimizer`."""
-    if isinstance(optimizers, Mapping):
-        return dict(optimizers)
-    return {"optimizer": optimizers}
-
-
-def loss_of(optimizer: str) -> str:
-    """The name of the value that the optimizer of that name minimises."""
-    return "loss" if optimizer == "optimizer" else f"{optimizer}_loss"
-
-
-def is_value_name(name: str) -> bool:
-    """Whether a value or a prediction may be called that: it becomes a file name."""
-    return bool(_VALUE_NAME.fullmatch(name))
-
-
-def checked_values(
-    task: Task, networks: Any, batch: Batch, training: bool
-) -> dict[str, tf.Tensor]:
-    """`task.values`, complete with the networks' own losses, as the contract says.
-
-    Returns:
-      float tensors `[B]` by name.
-
-    Raises:
-      TaskError: a value is not one number an example, or has an unusable name.
-    """
-    values = {}
-    size = next(iter(batch.values())).shape[0]
-    given = autograph.converted(task.values)(networks, batch, training)
-    for name, value in given.items():
-        if not is_value_name(name):
-            raise TaskError(
-                f"{type(task).__name__}.values() returns {name!r}: a name becomes a "
-                "directory, so use letters, digits, '_', '-' and '.'."
-            )
-        if name == "examples":
-            raise TaskError(
-                f"{type(task).__name__}.values() returns 'examples', which is what the "
-                "framework calls their count. Choose another name."
-            )
-        value = tf.convert_to_tensor(value)
-        if not value.shape.is_compatible_with([size]):
-            raise TaskError(
-                f"{type(task).__name__}.values() returns {name!r} with shape "
-                f"{value.shape}; expected one number an example, shape [{size}]. "
-                "Leave the mean over the batch to the framework, and take it over "
-                "the other dimensions."
-            )
-        if not (
-            value.dtype.is_floating or value.dtype.is_integer or value.dtype.is_bool
-        ):
-            raise TaskError(
-                f"{type(task).__name__}.values() returns {name!r} as "
-                f"{value.dtype.name}; expected numbers."
-            )
-        # Integers and booleans, such as "the answer was right", have a mean as well.
-        values[name] = value if value.dtype.is_floating else tf.cast(value, tf.float32)
-    own = [loss for net in network_items(networks).values() for loss in net.losses]
-    if own:
-        penalty = tf.add_n([tf.cast(loss, tf.float32) for loss in own])
-        for name in values:
-            if name == "loss" or name.endswith("_loss"):
-                values[name] += tf.cast(penalty, values[name].dtype)
-    return values

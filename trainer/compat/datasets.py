@@ -13,6 +13,7 @@ import tensorflow as tf
 
 ITERATOR_RESOURCE = "_iterator_resource"
 RESHUFFLES = "_reshuffle_each_iteration"
+FILENAME = "_filename"
 
 
 def chain(dataset: tf.data.Dataset) -> Iterator[tf.data.Dataset]:
@@ -28,12 +29,23 @@ def chain(dataset: tf.data.Dataset) -> Iterator[tf.data.Dataset]:
         yield one
 
 
-def graphs(dataset: tf.data.Dataset) -> list[Any]:
-    """The graphs of the functions of one dataset, such as that of `map`.
+def functions(dataset: tf.data.Dataset) -> list[Any]:
+    """The concrete functions of one dataset, such as that of `map`.
 
     Private: `Dataset._functions` and what it gives. Reason and risk: as for `chain`.
     """
-    return [one.function.graph for one in dataset._functions()]
+    return [one.function for one in dataset._functions()]
+
+
+def filename(dataset: tf.data.Dataset) -> str:
+    """The file of a `cache`; "" of one in memory, and of any other dataset.
+
+    Private: `_filename` of what `cache` gives. Reason: a second opening finds what the
+    first one left there. Risk: with another name such a cache is not refused.
+    Public alternative: none.
+    """
+    name = getattr(dataset, FILENAME, None)
+    return name.numpy().decode(errors="replace") if name is not None else ""
 
 
 def reshuffles(dataset: tf.data.Dataset) -> bool:

@@ -6,7 +6,7 @@ byte the file that TensorFlow would write from the variables.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -29,6 +29,7 @@ _Trackable: Any = tf.__internal__.tracking.Trackable
 # Private: the methods by which a trackable that is no variable says that it saves
 # something. Risk: with another name, an iterator would be taken for an empty node, and
 # its position be lost. Public alternative: none.
+TABLE_MARKS = ("_empty_key", "_deleted_key")
 OWN_SAVING = ("_serialize_to_tensors", "_gather_saveables_for_checkpoint")
 
 
@@ -126,3 +127,23 @@ def object_graph(serialized: bytes) -> Any:
     graph = trackable_object_graph_pb2.TrackableObjectGraph()
     graph.ParseFromString(serialized)
     return graph
+
+
+def save_as(node: Any, serialize: Callable[[], dict[str, Any]]) -> None:
+    """From now on a trackable is saved as what `serialize` gives.
+
+    Private: `Trackable._serialize_to_tensors`. Reason: a table gives its entries in an
+    order that depends on its past, so the same table would be other bytes. Risk: with
+    another name, tables are saved in that order. Public alternative: none.
+    """
+    node._serialize_to_tensors = serialize
+
+
+def table_marks(table: Any) -> list[Any]:
+    """The keys by which a dense hash table marks that there is no entry.
+
+    Private: `DenseHashTable._empty_key`, `_deleted_key`. Reason: `export` gives them
+    like entries. Risk: with other names, they are saved, too. Public alternative: none.
+    """
+    given = [getattr(table, name, None) for name in TABLE_MARKS]
+    return [one for one in given if one is not None]

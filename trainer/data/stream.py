@@ -4,6 +4,11 @@ Where examples can't be had by number, the position in the stream must be saved.
 the iterator buffers (a shuffle buffer above all) goes into every checkpoint, and saving
 waits for the disk, since an iterator can't be copied aside. Prefer a source with random
 access (`data`) where there is one.
+
+    >>> import tensorflow as tf
+    >>> from trainer.data import datasets
+    >>> datasets.describe(tf.data.Dataset.range(60).map(lambda x: {"x": x}))
+    'a stream of x int64 (): Range, Map; 60 examples'
 """
 
 from __future__ import annotations
@@ -15,31 +20,21 @@ from typing import final
 import tensorflow as tf
 from absl import logging
 
-from trainer import data
-from trainer.compat import autograph, datasets
+from trainer.compat import autograph
+from trainer.data.datasets import describe, writes
+from trainer.data.fingerprint import digest
+from trainer.data.order import places
+from trainer.data.random import augmentation_seeds
 from trainer.errors import KeepstepError
 from trainer.task import Task
+
+__all__ = ["Stream", "StreamError", "describe"]
 
 _LARGE_BYTES = 1_000_000
 
 
 class StreamError(KeepstepError, ValueError):
     """A stream's position can't be saved."""
-
-
-def describe(dataset: tf.data.Dataset) -> str:
-    """What a position in a dataset depends on, as far as it can be told.
-
-    Such as `a stream of x float32 (2,): TensorSlice, Shuffle, Map; 60000 examples`.
-    """
-    made_by = [
-        type(one).__name__.strip("_").removesuffix("Dataset")
-        for one in datasets.chain(dataset)
-    ]
-    count = int(dataset.cardinality().numpy())
-    length = f"; {count} examples" if count >= 0 else ""
-    examples = data.describe(dataset.element_spec)
-    return f"a stream of {examples}: {', '.join(made_by[::-1])}{length}"
 
 
 @final
@@ -49,6 +44,9 @@ class Stream:
     Attributes:
       dataset: of batches, without an end.
       iterator: over it; belongs into the checkpoint.
+
+    Raises:
+      StreamError: the dataset can't be opened twice.
     """
 
     def __init__(
@@ -59,6 +57,12 @@ class Stream:
         batch_size: int,
         seed: int,
     ) -> None:
+        if writer := writes(dataset):
+            raise StreamError(
+                f"the training stream has a {writer}, which writes files of its own: "
+                "opened again after a kill, it would find half of them. Leave it out, "
+                "or write the data to a file beforehand and read that."
+            )
         self._task = task
         self._batch_size = batch_size
         self._seed = seed
@@ -71,7 +75,7 @@ class Stream:
         Args:
           step: int64 scalar; seeds the augmentation, the stream keeps its own place.
         """
-        seeds = data.augmentation_seeds(self._seed, data.places(step, self._batch_size))
+        seeds = augmentation_seeds(self._seed, places(step, self._batch_size))
         augment = autograph.converted(self._task.augment)
         return dict(augment(self.iterator.get_next(), seeds))
 
@@ -80,16 +84,20 @@ class Stream:
         for _ in range(count):
             self.iterator.get_next()
 
-    def check(self) -> None:
+    def check(self) -> str:
         """Saves the position after one batch, to know at the start what will come.
 
         Its size is told where it is large: that goes into every checkpoint.
+
+        Returns:
+          A digest of the first batch: at each start of a run it is the same.
 
         Raises:
           StreamError: it can't be saved; says why. Or the stream is empty.
         """
         iterator = iter(self.dataset)
-        if next(iterator, None) is None:
+        first = next(iterator, None)
+        if first is None:
             raise StreamError(
                 "the training stream is empty: it ended before its first example."
             )
@@ -115,3 +123,4 @@ class Stream:
                 "smaller, or give a source with random access (trainer.data)",
                 size / 1e6,
             )
+        return digest(first)

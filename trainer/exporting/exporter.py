@@ -23,6 +23,7 @@ from trainer.config import options
 from trainer.exporting import formats, model_card, roundtrip
 from trainer.inference import loaded
 from trainer.model import prediction
+from trainer.model.contract import network_items
 from trainer.storage.files import (
     delete,
     make_directory,
@@ -30,7 +31,7 @@ from trainer.storage.files import (
     sync,
     write_atomically,
 )
-from trainer.task import Task, network_items
+from trainer.task import Task
 
 _EXAMPLES = 64
 

@@ -16,7 +16,7 @@ from trainer import data
 from trainer.checkpoint import catalog, environment
 from trainer.inference import loaded
 from trainer.model import ema, prediction
-from trainer.task import network_items
+from trainer.model.contract import network_items
 
 NAME = "model_card.json"
 

@@ -24,7 +24,7 @@ import tensorflow as tf
 from trainer.config import tasks
 from trainer.errors import KeepstepError
 from trainer.model import prediction
-from trainer.task import network_items
+from trainer.model.contract import network_items
 
 # A SavedModel needs TensorFlow and nothing of ours.
 _SAVED_MODEL = """

@@ -23,8 +23,9 @@ from trainer.compat.networks import layers_of
 from trainer.config import options
 from trainer.inference import loaded
 from trainer.model import ema, loading, steps
+from trainer.model.contract import checked_values, network_items
 from trainer.storage import files
-from trainer.task import Task, checked_values, network_items
+from trainer.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,7 @@ def average(
         loading.load_networks(entry, current)
         for name, variable in live.items():
             means[name] += tf.cast(variable, tf.float64) / len(entries)
+    loading.load_networks(entries[0], current)  # the task's own state is the best one's
     for name, variable in live.items():
         variable.assign(tf.cast(means[name], variable.dtype))
     _measure_batches(task, found)

@@ -9,60 +9,40 @@ its first step.
 
 from __future__ import annotations
 
-import dataclasses
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
 
-from trainer.compat import datasets
+from trainer.compat.datasets import chain, functions, iterator_resource, reshuffles
+from trainer.data import datasets
+from trainer.data.fingerprint import digest
 from trainer.errors import KeepstepError
+from trainer.model import captures, hidden_state
+from trainer.model.evaluation import PYTHON_AGAIN
+from trainer.model.hidden_state import Finding
 
-# Stateful by TensorFlow's definition, and without a state that a later step would see.
-_HARMLESS = {
-    "Assert",
-    "Case",
-    "CheckNumerics",
-    "If",
-    "PartitionedCall",
-    "Print",
-    "PrintV2",
-    "StatefulPartitionedCall",
-    "Timestamp",
-    "While",
-}
-# They describe datasets; what an iterator over these holds is saved with it.
-_DATASET = re.compile(r"(?!Random|Shuffle)\w*Dataset(V\d)?")
-_TABLE_WRITES = ("LookupTableInsert", "LookupTableImport", "LookupTableRemove")
-_PYTHON = {
-    "PyFunc": "tf.py_function or tf.numpy_function",
-    "PyFuncStateless": "tf.py_function or tf.numpy_function",
-    "EagerPyFunc": "tf.py_function or tf.numpy_function",
-    "GeneratorDataset": "from_generator",
-}
-
-_PYTHON_REMEDY = (
-    "What Python keeps between steps is lost with the process: write the function with "
-    "TensorFlow ops, or apply it to the data beforehand."
+_SAVED = (
+    "What is a variable, a metric, a layer or a table is saved if the task gives it: "
+    'def state(self, networks): return {"some_name": it}'
 )
+_AHEAD = (
+    "The input is prepared ahead of training, so no checkpoint could tell how far it "
+    "was: count and draw in augment() or values() instead, from the seeds of augment()."
+)
+_APART = (
+    "What is read on and on, such as an iterator, can't be put back after an "
+    "evaluation: give its examples to the split 'valid' of sources()."
+)
+_WRITER = (
+    "A file that one evaluation writes and another reads is broken by a kill: use "
+    "cache() in memory, or write the data to a file beforehand."
+)
+_LOOKED_AT = 8
 
 
 class IncompleteStateError(KeepstepError, RuntimeError):
     """Training changes something that no checkpoint would hold."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """One thing that would be lost, and what to do about it."""
-
-    what: str
-    remedy: str
-
-    @property
-    def subject(self) -> str:
-        """What it is about, wherever it was found."""
-        return self.what.partition(", used by")[0]
 
 
 def examine(
@@ -77,7 +57,7 @@ def examine(
     """
     return [
         *_unreachable(function.graph, tree),
-        *_hidden_state(function.graph, place),
+        *hidden_state.found(function.graph, place),
     ]
 
 
@@ -85,20 +65,26 @@ def examine_stream(dataset: tf.data.Dataset) -> list[Finding]:
     """What the training stream keeps that its saved iterator doesn't hold."""
     return [
         finding
-        for one in datasets.chain(dataset)
-        for graph in datasets.graphs(one)
-        for finding in _hidden_state(graph, "the input stream")
+        for one in chain(dataset)
+        for function in functions(one)
+        for finding in (
+            *hidden_state.found(function.graph, "the input stream"),
+            *_written(function.graph, "the input stream"),
+        )
     ]
 
 
 def examine_evaluated(dataset: tf.data.Dataset) -> list[Finding]:
     """Why a dataset that each evaluation begins anew would not be the same again.
 
-    What its Python functions keep, of `from_generator` for one, can't be known.
+    What its Python functions keep, of `from_generator` for one, can't be known: the
+    first few elements are asked for twice, and must be the same.
     """
     findings = []
-    for one in datasets.chain(dataset):
-        if datasets.reshuffles(one):
+    if writer := datasets.writes(dataset):
+        findings.append(Finding(f"the {writer} in the evaluation's input", _WRITER))
+    for one in chain(dataset):
+        if reshuffles(one):
             findings.append(
                 Finding(
                     "the order of the examples to evaluate, which shuffle() draws anew "
@@ -107,10 +93,38 @@ def examine_evaluated(dataset: tf.data.Dataset) -> list[Finding]:
                     "reshuffle_each_iteration=False.",
                 )
             )
-        for graph in datasets.graphs(one):
-            hidden = _hidden_state(graph, "the evaluation's input")
-            findings += [found for found in hidden if found.remedy != _PYTHON_REMEDY]
+        place = "the evaluation's input"
+        for function in functions(one):
+            kept = hidden_state.found(function.graph, place)
+            findings += [
+                found for found in kept if found.remedy != hidden_state.PYTHON_REMEDY
+            ]
+            findings += _written(function.graph, place)
+        if datasets.runs_python(one) and not writer and not _repeats(one):
+            findings.append(
+                Finding(
+                    "what Python gives to evaluate, which is something else each time",
+                    PYTHON_AGAIN,
+                )
+            )
     return findings
+
+
+def examine_evaluation(function: Any, tree: tf.train.Checkpoint) -> list[Finding]:
+    """What an evaluation, or a prediction, changes for good, and what of it is lost.
+
+    Args:
+      function: a `tf.types.experimental.ConcreteFunction`; what it changes is put back
+        after it, except for what is found here.
+      tree: the checkpoint tree.
+    """
+    place = "the evaluation"
+    moved = [
+        Finding(f"{_named(one)}, which {place} moves on", _APART)
+        for one in captures.of(function.graph)
+        if one.written and one.variable is None and not one.is_table
+    ]
+    return [*examine(function, tree, place=place), *moved]
 
 
 def describe(findings: Iterable[Finding]) -> str:
@@ -128,54 +142,36 @@ def describe(findings: Iterable[Finding]) -> str:
 
 
 def _unreachable(graph: Any, tree: tf.train.Checkpoint) -> Iterator[Finding]:
-    definition = graph.as_graph_def()
-    library = {f.signature.name: f for f in definition.library.function}
     nodes = tf.train.TrackableView(tree).descendants()
     reachable = {id(handle) for node in nodes if (handle := _handle(node)) is not None}
-    variables = {id(variable.handle): variable for variable in graph.variables}
-    for captured, placeholder in graph.captures:
-        if captured.dtype != tf.resource or id(captured) in reachable:
+    for one in captures.of(graph):
+        if id(one.handle) in reachable:
             continue
-        uses = list(_uses(definition.node, library, placeholder.op.name))
-        variable = variables.get(id(captured))
-        if variable is not None:
-            what = f"the variable {variable.name} {tuple(variable.shape)}"
-            what += f" {variable.dtype.name}"
-        elif any(op.startswith("LookupTable") for op, _ in uses) and not any(
-            op.startswith(_TABLE_WRITES) for op, _ in uses
-        ):
-            continue  # a table that is only read is made again by the task's code
-        else:
-            what = f"the resource {captured}"
-        yield Finding(
-            what + "".join(f", used by {name!r}" for _, name in uses[:1]),
-            "What is a variable, a metric, a layer or a table is saved if the task "
-            'gives it: def state(self, networks): return {"some_name": it}',
-        )
+        if one.is_table and not one.written:
+            continue  # it is made again by the task's code
+        used = "".join(f", used by {node.name!r}" for node in one.uses[:1])
+        yield Finding(_named(one) + used, _SAVED)
 
 
-def _uses(
-    nodes: Iterable[Any], library: Mapping[str, Any], name: str
-) -> Iterator[tuple[str, str]]:
-    """The ops, with their names, that take the tensor `name`; calls are followed."""
-    for node in nodes:
-        for place, taken in enumerate(node.input):
-            if taken.partition(":")[0] != name:
-                continue
-            callees = [
-                library[called.name]
-                for attribute in node.attr.values()
-                for called in (attribute.func, *attribute.list.func)
-                if called.name in library
-            ]
-            if not callees:
-                yield node.op, node.name
-            for callee in callees:
-                # The first input of a branch is the condition's.
-                inputs = [name for name in node.input if not name.startswith("^")]
-                skipped = len(inputs) - len(callee.signature.input_arg)
-                argument = callee.signature.input_arg[place - max(skipped, 0)].name
-                yield from _uses(callee.node_def, library, argument)
+def _named(one: captures.Capture) -> str:
+    variable = one.variable
+    if variable is None:
+        return f"the resource {one.handle}"
+    shape, dtype = tuple(variable.shape), variable.dtype.name
+    return f"the variable {variable.name} {shape} {dtype}"
+
+
+def _written(graph: Any, place: str) -> Iterator[Finding]:
+    """What a function of a dataset changes while training, or an evaluation, is on."""
+    for one in captures.of(graph):
+        if one.written:
+            yield Finding(f"{_named(one)}, which is changed in {place}", _AHEAD)
+
+
+def _repeats(dataset: tf.data.Dataset) -> bool:
+    """Whether the first elements are the same when they are asked for twice."""
+    looks = [digest(list(dataset.take(_LOOKED_AT))) for _ in range(2)]
+    return looks[0] == looks[1]
 
 
 def _handle(node: Any) -> Any:
@@ -184,40 +180,4 @@ def _handle(node: Any) -> Any:
         handle = getattr(node, name, None)
         if isinstance(handle, tf.Tensor):
             return handle
-    return datasets.iterator_resource(node)
-
-
-def _hidden_state(graph: Any, place: str) -> Iterator[Finding]:
-    definition = graph.as_graph_def()
-    bodies = [(place, definition.node)]
-    bodies += [(f.signature.name, f.node_def) for f in definition.library.function]
-    seen = set()
-    for where, nodes in bodies:
-        for node in nodes:
-            finding = _judge(graph, node)
-            if finding and (node.op, node.name) not in seen:
-                seen.add((node.op, node.name))
-                yield dataclasses.replace(
-                    finding, what=f"{finding.what} {node.name!r} in {where}"
-                )
-
-
-def _judge(graph: Any, node: Any) -> Finding | None:
-    if node.op in _PYTHON:
-        return Finding(f"the op {node.op} ({_PYTHON[node.op]})", _PYTHON_REMEDY)
-    try:
-        op = graph.op_def_for_type(node.op)
-    except (KeyError, tf.errors.NotFoundError):
-        return None  # a call of a library function, which is looked at itself
-    takes_resource = any(
-        arg.type == tf.resource.as_datatype_enum for arg in op.input_arg
-    )
-    harmless = node.op in _HARMLESS or _DATASET.fullmatch(node.op)
-    if not op.is_stateful or takes_resource or harmless:
-        return None
-    return Finding(
-        f"the op {node.op}, which has a hidden state of its own,",
-        "Random numbers that resume come from the seeds that augment() gets "
-        "(data.uniform, tf.random.stateless_*), from keras.random, or from "
-        "tf.random.get_global_generator(), which are in the checkpoint.",
-    )
+    return iterator_resource(node)

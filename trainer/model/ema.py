@@ -1,9 +1,17 @@
 """Exponential moving averages of weights: trained with raw ones, judged by these.
 
-    averages = Averages({"model": model}, decay=0.999)
-    averages.update(step)          # in the train loop, after each step
-    with averages.applied():       # the networks have their averages
-        evaluate()
+    >>> import keras
+    >>> import tensorflow as tf
+    >>> from trainer.model.ema import Averages
+    >>> model = keras.Sequential([keras.layers.Input([1]), keras.layers.Dense(1)])
+    >>> averages = Averages({"model": model}, decay=0.5)
+    >>> kernel, _ = model.variables
+    >>> _ = kernel.assign_add([[1.0]])
+    >>> averages.update(tf.constant(100, tf.int64))      # after each step
+    >>> raw = kernel.numpy()
+    >>> with averages.applied():                         # to evaluate
+    ...     (raw - kernel.numpy()).round(3).tolist()
+    [[0.5]]
 
 Every floating-point variable of a network has one, the statistics of batch
 normalisation included, so that they fit the averaged weights.

@@ -1,6 +1,6 @@
 """Checkpoints read into a state that is built: all of it, or the networks alone.
 
-    loading.load_networks(entry, state)      # to evaluate, predict, export
+    loading.load_networks(entry, current)    # to evaluate, predict, export
 
 Every byte is verified first; no file is changed.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 from trainer.checkpoint import compatibility, selection
 from trainer.checkpoint.catalog import Entry
 from trainer.model import weights
+from trainer.model.contract import network_items
 from trainer.model.state import State
-from trainer.task import network_items
 
 
 def load_networks(entry: Entry, current: State) -> None:
@@ -23,7 +23,7 @@ def load_networks(entry: Entry, current: State) -> None:
     """
     mark = selection.verified(entry)
     built, saved = (
-        tuple(one for one in every if current.of_network(one.path))
+        tuple(one for one in every if current.of_evaluation(one.path))
         for every in (current.describe(), mark.variables)
     )
     source, advice = str(entry.prefix), current.advice

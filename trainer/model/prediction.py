@@ -1,8 +1,20 @@
 """What the networks of a task say of examples: `Task.predictions`, checked and run.
 
-    predictor = prediction.Predictor(task, networks, spec)
-    predictor.inputs                               # ("image",)
-    for examples, predicted in predictor.run(batches): ...
+    >>> import keras, numpy as np
+    >>> from trainer import data, task
+    >>> from trainer.model import prediction
+    >>> class Line(task.Task):
+    ...     def sources(self): return {"train": {"x": np.ones([4, 2], np.float32)}}
+    ...     def networks(self): return keras.Sequential([keras.layers.Dense(1)])
+    ...     def optimizers(self): return keras.optimizers.SGD(0.5)
+    ...     def values(self, networks, batch, training):
+    ...         return {"loss": networks(batch["x"])[:, 0]}
+    ...     def predictions(self, networks, batch): return {"y": networks(batch["x"])}
+    >>> batches = data.ordered(data.split(Line().sources(), "train"), batch_size=3)
+    >>> spec = batches.element_spec[0]
+    >>> predictor = prediction.Predictor(Line(), Line().networks(), spec)
+    >>> predictor.inputs, sum(len(y["y"]) for x, y in predictor.run(batches))
+    (('x',), 4)
 
 What a task looks up in a batch is an input: it need not say so a second time.
 """
@@ -19,8 +31,9 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.compat import autograph
-from trainer.model import state
-from trainer.task import Task, TaskError, is_value_name
+from trainer.model import side_effects
+from trainer.model.contract import is_value_name
+from trainer.task import Task, TaskError
 
 Arrays = dict[str, np.ndarray]
 
@@ -89,7 +102,7 @@ class Predictor:
         Args:
           batches: what `data.ordered` gives.
         """
-        with state.unmoved(self.traced):
+        with side_effects.undone(self.traced):
             for batch, counts in batches:
                 rows = counts.numpy()
                 predicted = self.predict(batch)

@@ -1,20 +1,14 @@
-"""Everything that must survive a kill, by name.
+"""Everything that must survive a kill, by name; `steps` shows it at work.
 
-    current = state.build(task, batch, seed=0)    # networks and optimizers, built
-    current.restore("runs/a/recent/ckpt-1200")    # all of it, or an error
-
-What TensorFlow reaches by itself is not all that training changes: the seeds of dropout
-layers, and layers in a plain list, are out of its sight. So each network is saved
-twice over, as an object and as the plain list of all its variables; TensorFlow stores
-a shared variable once.
+TensorFlow doesn't reach all that training changes by itself: not the seeds of dropout
+layers, nor layers in a plain list. So each network is saved twice over, as an object
+and as the plain list of all its variables; a shared variable is stored once.
 """
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, final
 
 import keras
@@ -22,19 +16,18 @@ import tensorflow as tf
 
 from trainer.checkpoint import manifest
 from trainer.checkpoint.reader import Reader
-from trainer.compat import tracking
 from trainer.compat.networks import global_seed_state
-from trainer.model.ema import NAME, Averages, averaged
-from trainer.model.progress import Progress
-from trainer.task import (
-    Batch,
-    Task,
-    TaskError,
+from trainer.model import learning_rates, names, seeding, tables, trained
+from trainer.model.contract import (
+    check_losses,
     checked_values,
-    loss_of,
     network_items,
     optimizer_items,
 )
+from trainer.model.ema import NAME, Averages, averaged
+from trainer.model.progress import Progress
+from trainer.model.tree_parts import add, check_shapes, metrics, own_parts
+from trainer.task import Batch, Task
 
 
 @final
@@ -49,6 +42,7 @@ class State:
       trained: by optimizer, the variables that it trains.
       totals: float64 variables: the sum of each training value since the last report,
         and under `examples` over how many.
+      metrics: in the task's own state; an evaluation begins them anew.
       averages: moving averages of the networks' variables; none without `ema`.
       progress: what lives in Python; JSON in the checkpoint.
       tree: the `tf.train.Checkpoint` of all this.
@@ -68,10 +62,12 @@ class State:
         self._network_names = tuple(items)
         self.networks = networks
         self.optimizers = dict(optimizers)
-        self.trained = {k: _trained_by(k, items) for k in self.optimizers}
+        self.trained = {k: trained.by_optimizer(k, items) for k in self.optimizers}
         for name, optimizer in self.optimizers.items():
             optimizer.build(self.trained[name])
-        self.learning_rates = {k: _learning_rate(o) for k, o in optimizers.items()}
+        self.learning_rates = {
+            k: learning_rates.constant(o) for k, o in optimizers.items()
+        }
         self.step = tf.Variable(0, dtype=tf.int64, name="step")
         self.skipped = tf.Variable(0, dtype=tf.int64, name="skipped")
         self.totals = {
@@ -80,7 +76,28 @@ class State:
         }
         self.averages = Averages(items, decay=ema)
         self.progress = Progress()
+        self.metrics = metrics(extra)
         self._packed = tf.Variable("{}", dtype=tf.string, name="progress")
+        self.tree = self._make_tree(items, extra, iterator)
+        for node in tf.train.TrackableView(self.tree).descendants():
+            tables.save_sorted(node)
+        check_shapes(self._named)
+
+    def _make_tree(
+        self, items: Mapping[str, keras.Model], extra: Mapping[str, Any], iterator: Any
+    ) -> tf.train.Checkpoint:
+        children = self._own_parts(extra, iterator)
+        own = set(children)
+        for name, network in items.items():
+            add(children, names.variables_part(name), list(network.variables))
+            add(children, name, network)
+        self._network_parts = {k: v for k, v in children.items() if k not in own}
+        for name, optimizer in self.optimizers.items():
+            add(children, names.optimizer_part(name), optimizer)
+        return tf.train.Checkpoint(**children)
+
+    def _own_parts(self, extra: Mapping[str, Any], iterator: Any) -> dict[str, Any]:
+        """What is neither a network nor an optimizer."""
         children: dict[str, Any] = {
             "step": self.step,
             "skipped": self.skipped,
@@ -89,20 +106,18 @@ class State:
             # What keras.random draws from where no seed is given.
             "keras_random": global_seed_state(),
             "totals": self.totals,
-            "task": {name: _trackable(name, one) for name, one in extra.items()},
+            "task": own_parts(extra),
         }
-        if ema:
+        self._evaluated_parts = {
+            "random": children["random"],
+            "keras_random": children["keras_random"],
+            "task": own_parts(extra, metrics_too=False),
+        }
+        if self.averages.variables:
             children[NAME] = list(self.averages.variables.values())
         if iterator is not None:
             children["input"] = iterator
-        own = set(children)
-        for name, network in items.items():
-            _add(children, variables_part(name), list(network.variables))
-            _add(children, name, network)
-        self._network_parts = {k: v for k, v in children.items() if k not in own}
-        for name, optimizer in self.optimizers.items():
-            _add(children, _optimizer_part(name), optimizer)
-        self.tree = tf.train.Checkpoint(**children)
+        return children
 
     @property
     def advice(self) -> str:
@@ -130,11 +145,16 @@ class State:
         self.progress = Progress.from_json(self._packed.numpy())
 
     def restore_networks(self, prefix: str) -> None:
-        """Puts the saved values into the networks alone, averages where there are any.
+        """Puts the saved values into all that an evaluation or a prediction reads.
+
+        The networks, with their averages if there are any, the random generators and
+        the task's own state without its metrics, which begin anew.
 
         Raises:
           AssertionError: a variable of a network has no match in the checkpoint.
         """
+        others = tf.train.Checkpoint(**self._evaluated_parts)
+        others.read(prefix).expect_partial()
         reader = tf.train.Checkpoint(**self._network_parts)
         reader.read(prefix).assert_existing_objects_matched().expect_partial()
         saved = Reader(prefix)
@@ -145,64 +165,35 @@ class State:
                 variable.assign(average)
 
     def apply_learning_rates(self) -> dict[str, tuple[float, float]]:
-        """Gives the configured learning rates precedence over the restored ones.
-
-        Returns:
-          By optimizer, where they differ: the restored and the configured one.
-        """
-        changed = {}
-        for name, configured in self.learning_rates.items():
-            restored = _learning_rate(self.optimizers[name])
-            if configured is not None and restored not in (None, configured):
-                self.optimizers[name].learning_rate = configured
-                changed[name] = (float(restored or 0), configured)
-        return changed
+        """Puts configured learning rates over restored ones; see `learning_rates`."""
+        return learning_rates.apply(self.optimizers, self.learning_rates)
 
     def current_learning_rates(self) -> dict[str, float]:
         """By tag: `learning_rate`, or `learning_rate/<optimizer>` for several."""
-        alone = len(self.optimizers) == 1
-        return {
-            "learning_rate" if alone else f"learning_rate/{name}": float(
-                tf.convert_to_tensor(optimizer.learning_rate).numpy()
-            )
-            for name, optimizer in self.optimizers.items()
-        }
+        return learning_rates.current(self.optimizers)
 
     def variables(self) -> dict[str, tf.Variable]:
-        """Every variable of the tree by the name that people know it by.
-
-        Those of the networks come first, in the order of `network.variables`.
-        """
+        """Every variable of the tree by its name for people, the networks' first."""
         return dict(self._named)
 
     @functools.cached_property
     def _named(self) -> dict[str, tf.Variable]:
         """Found once: the tree does not change its structure."""
-        named: list[tuple[str, tf.Variable]] = []
-        for network, one in network_items(self.networks).items():
-            named += [(f"{network}/{v.path}", v.value) for v in one.variables]
-        for optimizer, one in self.optimizers.items():
-            part, prefix = _optimizer_part(optimizer), f"{one.name}/"
-            named += [
-                (f"{part}/{v.path.removeprefix(prefix)}", v.value)
-                for v in one.variables
-            ]
-        averages = self.averages.variables.items()
-        named += [(f"{NAME}/{name}", v) for name, v in averages]
-        known = {id(variable) for _, variable in named}
-        named += [(path, v) for path, v in _walk(self.tree) if id(v) not in known]
-        found: dict[str, tf.Variable] = {}
-        for name, variable in named:
-            unique, count = name, 1
-            while unique in found:
-                count += 1
-                unique = f"{name}#{count}"
-            found[unique] = variable
-        return found
+        return names.of_all(
+            networks=network_items(self.networks),
+            optimizers=self.optimizers,
+            averages=self.averages.variables,
+            tree=self.tree,
+        )
 
     def of_network(self, path: str) -> bool:
         """Whether a variable of that name belongs to a network."""
         return path.startswith(tuple(f"{name}/" for name in self._network_names))
+
+    def of_evaluation(self, path: str) -> bool:
+        """Whether `restore_networks` restores a variable of that name, by name."""
+        own = tuple(f"task/{name}" for name in self._evaluated_parts["task"])
+        return self.of_network(path) or path.startswith(own)
 
     def describe(self) -> tuple[manifest.Variable, ...]:
         """The variables as a manifest lists them."""
@@ -236,11 +227,7 @@ def build(
     Raises:
       task.TaskError: the task doesn't keep its side of the contract.
     """
-    # Names of layers count up in a process; begun anew, they are the same in each.
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)
-    generator = tf.random.Generator.from_seed(seed, alg="philox")
-    tf.random.set_global_generator(generator)
+    seeding.begin_anew(seed)
     networks = task.networks()
 
     def trace(step: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -251,13 +238,7 @@ def build(
     concrete = tf.function(trace, autograph=False).get_concrete_function(spec)
     value_names = sorted(concrete.structured_outputs)
     optimizers = optimizer_items(task.optimizers())
-    for name in optimizers:
-        if loss_of(name) not in value_names:
-            raise TaskError(
-                f"{type(task).__name__}.values() gives no {loss_of(name)!r}, "
-                f"which the optimizer {name!r} minimises; it gives "
-                f"{', '.join(value_names)}."
-            )
+    check_losses(task, optimizers, value_names)
     return State(
         networks=networks,
         optimizers=optimizers,
@@ -266,86 +247,3 @@ def build(
         iterator=iterator,
         ema=ema,
     )
-
-
-@contextlib.contextmanager
-def unmoved(function: Any) -> Iterator[None]:
-    """Puts back, in the end, what a concrete function may have moved.
-
-    Such as the state of a recurrent layer, or of a generator. It costs no memory, but
-    for what is moved.
-    """
-    variables = function.graph.variables
-    before = [variable.read_value() for variable in variables]
-    try:
-        yield
-    finally:
-        for variable, value in zip(variables, before, strict=True):
-            variable.assign(value)
-
-
-def variables_part(network: str) -> str:
-    """The part of the tree that is the plain list of a network's variables."""
-    return "variables" if network == "model" else f"{network}_variables"
-
-
-def _optimizer_part(name: str) -> str:
-    return name if name == "optimizer" else f"{name}_optimizer"
-
-
-def _trained_by(optimizer: str, networks: Mapping[str, keras.Model]) -> list[Any]:
-    if optimizer == "optimizer":
-        return [v for one in networks.values() for v in one.trainable_variables]
-    if optimizer not in networks:
-        raise TaskError(
-            f"there is no network for the optimizer {optimizer!r}; the networks are "
-            f"{', '.join(networks)}. Give both one name."
-        )
-    return list(networks[optimizer].trainable_variables)
-
-
-def _learning_rate(optimizer: keras.optimizers.Optimizer) -> float | None:
-    """A constant one as a number; a schedule is a function of the step, so None."""
-    rate = optimizer.learning_rate
-    return float(rate) if isinstance(rate, keras.Variable) else None
-
-
-def _trackable(name: str, given: Any) -> Any:
-    """A task's own state as what `tf.train.Checkpoint` can save."""
-    if isinstance(given, keras.metrics.Metric):
-        return list(given.variables)
-    if isinstance(given, list | tuple):
-        return [_trackable(name, one) for one in given]
-    if not tracking.is_trackable(given):
-        raise TaskError(
-            f"state() gives {name!r} as {type(given).__name__}, which no checkpoint "
-            "can hold; give variables, layers, metrics or other trackables."
-        )
-    return given
-
-
-def _add(children: dict[str, Any], name: str, child: Any) -> None:
-    if name in children:
-        raise TaskError(
-            f"a network or optimizer can't be called {name!r}: the state has a part of "
-            f"that name already; taken are {', '.join(children)}."
-        )
-    children[name] = child
-
-
-def _walk(tree: tf.train.Checkpoint) -> Iterable[tuple[str, tf.Variable]]:
-    """Every variable of the tree once, with the shortest path to it."""
-    tree.save_counter  # noqa: B018  made at first use; part of every checkpoint
-    view = tf.train.TrackableView(tree)
-    queue, seen = collections.deque([("", tree)]), {id(tree)}
-    while queue:
-        path, node = queue.popleft()
-        if isinstance(node, keras.Variable):
-            yield path, node.value
-            continue
-        if isinstance(node, tf.Variable):
-            yield path, node
-        for name, child in view.children(node).items():
-            if id(child) not in seen:
-                seen.add(id(child))
-                queue.append((f"{path}/{name}".lstrip("/"), child))

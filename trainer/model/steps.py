@@ -1,31 +1,52 @@
-"""The train loop and the evaluation loop, each inside one graph.
+"""The train loop, inside one graph.
 
-    train = steps.TrainLoop(task, state, input)
-    train.run(100)                         # a hundred steps, one call
-    means = train.take_means()             # since the last time
+    >>> import keras, numpy as np
+    >>> from trainer import data, task
+    >>> from trainer.model import state, steps
+    >>> class Line(task.Task):
+    ...     def sources(self): return {"train": {"x": np.ones([4, 2], np.float32)}}
+    ...     def networks(self): return keras.Sequential([keras.layers.Dense(1)])
+    ...     def optimizers(self): return keras.optimizers.SGD(0.5)
+    ...     def values(self, networks, batch, training):
+    ...         return {"loss": networks(batch["x"])[:, 0]}
+    ...     def predictions(self, networks, batch): return {"y": networks(batch["x"])}
+    >>> source = data.split(Line().sources(), "train")
+    >>> inputs = data.Shuffled(task=Line(), source=source, batch_size=2, seed=0)
+    >>> current = state.build(Line(), inputs.batch, seed=0)
+    >>> train = steps.TrainLoop(Line(), current, inputs)
+    >>> train.run(100)                         # a hundred steps, one call
+    >>> list(train.take_means()), int(current.step)
+    (['loss'], 100)
 
-Python is asked once a chunk of steps, not once a step. The only `tf.GradientTape` of
-the framework is here.
+Python is asked once per chunk of steps, not once per step. The only `tf.GradientTape`
+of the framework is here.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, final
+from collections.abc import Sequence
+from typing import Any, NamedTuple, final
 
 import keras
 import tensorflow as tf
 
-from trainer import data
 from trainer.compat import autograph
-from trainer.data import stream
+from trainer.data import pipeline, stream
 from trainer.errors import KeepstepError
-from trainer.model import state
-from trainer.storage import failpoints
-from trainer.task import Batch, Task, checked_values, loss_of
+from trainer.model import captures, state, trained
+from trainer.model.contract import checked_values, loss_of
+from trainer.model.evaluation import EvaluationLoop, Sums, add
+from trainer.task import Task
 
-Sums = dict[str, tf.Tensor]
+__all__ = ["EvaluationLoop", "NonFiniteError", "TrainLoop"]
+
+
+class _Losses(NamedTuple):
+    """By optimizer: its loss, and that as the optimizer scales it."""
+
+    plain: Sums
+    scaled: Sums
 
 
 class NonFiniteError(KeepstepError, ArithmeticError):
@@ -40,17 +61,31 @@ class TrainLoop:
         self,
         task: Task,
         current: state.State,
-        inputs: data.Shuffled | stream.Stream,
+        inputs: pipeline.Shuffled | stream.Stream,
     ) -> None:
         self._task = task
         self._state = current
         self._inputs = inputs
         self._run = tf.function(self._loop)
+        self._seen: tuple[tf.Variable, ...] = ()
 
     @functools.cached_property
     def traced(self) -> Any:
-        """The loop as a `tf.types.experimental.ConcreteFunction`; nothing is run."""
-        return self._run.get_concrete_function(tf.TensorSpec([], tf.int64))
+        """The loop as a `tf.types.experimental.ConcreteFunction`; nothing is run.
+
+        Raises:
+          task.TaskError: a loss reaches none of the variables that its optimizer
+            trains, or variables that no optimizer trains.
+        """
+        spec = tf.TensorSpec([], tf.int64)
+        traced = self._run.get_concrete_function(spec)
+        every = [v for some in self._state.trained.values() for v in some]
+        left_out = trained.left_out(self._seen, every, self._state.tree)
+        if left_out:  # seldom, and then it costs one more tracing
+            moved = [one.variable for one in captures.of(traced.graph) if one.written]
+            left_out = trained.left_out(left_out, moved, self._state.tree)
+            trained.refuse(self._reached(left_out), self._state.variables())
+        return traced
 
     def run(self, count: int) -> None:
         """Trains `count` steps; returns when they are done.
@@ -89,7 +124,7 @@ class TrainLoop:
             values, finite = self._step(self._state.step + self._state.skipped)
             self._state.averages.update(self._state.step)
             self._state.step.assign_add(1)
-            sums = _add(sums, values, tf.constant(True))
+            sums = add(sums, values, tf.constant(True))
             if not tf.reduce_all(list(finite.values())):
                 break
         for name, variable in self._state.totals.items():
@@ -103,6 +138,25 @@ class TrainLoop:
         Returns:
           The values, and of each loss and of its gradients whether they are finite.
         """
+        tape, values, losses = self._forward(number)
+        optimizers = self._state.optimizers
+        gradients = {
+            name: tape.gradient(loss, self._state.trained[name])
+            for name, loss in losses.scaled.items()
+        }
+        self._seen = tape.watched_variables()
+        trained.check(gradients, self._state.trained)
+        finite: dict[str, tf.Tensor] = {}
+        for name, optimizer in optimizers.items():
+            optimizer.apply(gradients[name], self._state.trained[name])
+            norm = tf.linalg.global_norm(gradients[name])
+            if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+                norm = tf.constant(0.0)  # it skips what is too large, and scales less
+            watched = zip(_watched(name), (losses.plain[name], norm), strict=True)
+            finite |= {what: tf.math.is_finite(one) for what, one in watched}
+        return values, finite
+
+    def _forward(self, number: tf.Tensor) -> tuple[tf.GradientTape, Sums, _Losses]:
         batch = self._inputs.batch(number)
         optimizers = self._state.optimizers
         with tf.GradientTape(persistent=len(optimizers) > 1) as tape:
@@ -114,72 +168,22 @@ class TrainLoop:
             }
             # An optimizer that scales divides the gradients again when it applies them.
             scaled = {k: optimizers[k].scale_loss(loss) for k, loss in losses.items()}
-        gradients = {
-            name: tape.gradient(loss, self._state.trained[name])
-            for name, loss in scaled.items()
-        }
-        finite: dict[str, tf.Tensor] = {}
-        for name, optimizer in optimizers.items():
-            optimizer.apply(gradients[name], self._state.trained[name])
-            norm = tf.linalg.global_norm(gradients[name])
-            if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-                norm = tf.constant(0.0)  # it skips what is too large, and scales less
-            watched = zip(_watched(name), (losses[name], norm), strict=True)
-            finite |= {what: tf.math.is_finite(one) for what, one in watched}
-        return values, finite
+        return tape, values, _Losses(losses, scaled)
 
+    def _reached(self, variables: Sequence[tf.Variable]) -> list[tf.Variable]:
+        """Those of the variables that any loss depends on; found by tracing."""
+        reached = []
 
-@final
-class EvaluationLoop:
-    """Means of a task's values over a whole split, each example counted once."""
+        def trace(number: tf.Tensor) -> None:
+            tape, _, losses = self._forward(number)
+            for loss in losses.plain.values():
+                gradients = tape.gradient(loss, variables)
+                pairs = zip(variables, gradients, strict=True)
+                reached.extend([one for one, slope in pairs if slope is not None])
 
-    def __init__(self, task: Task, networks: Any, batches: Any) -> None:
-        """Takes what `data.ordered` gives as `batches`."""
-        self._task = task
-        self._networks = networks
-        self.batches = batches
-
-    @functools.cached_property
-    def names(self) -> tuple[str, ...]:
-        """The values that an evaluation gives; found by tracing, nothing is run."""
-        traced = tf.function(self._values, autograph=False).get_concrete_function(
-            self.batches.element_spec[0]
-        )
-        return tuple(sorted(traced.structured_outputs))
-
-    @functools.cached_property
-    def traced(self) -> Any:
-        """What `run` runs on each batch, as a concrete function; nothing is run."""
-        sums = {name: tf.TensorSpec([], tf.float64) for name in self._sums}
-        function = tf.function(self._add_batch, autograph=False)
-        return function.get_concrete_function(*self.batches.element_spec, sums)
-
-    def run(self, stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-        """The means by name, or None if `stop()` became true on the way.
-
-        What a network moves when it is called, such as the state of a recurrent layer
-        or a generator, is put back: an evaluation leaves no trace in the training.
-        """
-        add = self.traced
-        sums = {name: tf.constant(0.0, tf.float64) for name in self._sums}
-        with state.unmoved(add):
-            for batch, counts in self.batches:
-                if stop():
-                    return None
-                failpoints.point("evaluation")
-                sums = add(batch, counts, sums)
-        examples = float(sums["examples"].numpy())
-        return {name: float(sums[name].numpy()) / examples for name in self.names}
-
-    @property
-    def _sums(self) -> tuple[str, ...]:
-        return (*self.names, "examples")
-
-    def _add_batch(self, batch: Batch, counts: tf.Tensor, sums: Sums) -> Sums:
-        return _add(sums, self._values(batch), counts)
-
-    def _values(self, batch: Batch) -> Sums:
-        return checked_values(self._task, self._networks, batch, training=False)
+        traced = tf.function(trace, autograph=False)
+        traced.get_concrete_function(tf.TensorSpec([], tf.int64))
+        return list({id(one): one for one in reached}.values())
 
 
 @autograph.unconverted
@@ -187,17 +191,3 @@ def _watched(optimizer: str) -> tuple[str, str]:
     """What must stay finite: a loss and the norm of its gradients."""
     loss = loss_of(optimizer)
     return loss, f"the gradient of {loss}"
-
-
-@autograph.unconverted
-def _add(sums: Sums, values: Sums, counts: tf.Tensor) -> Sums:
-    """Adds the values of the rows that count, in double precision."""
-    first = next(iter(values.values()))
-    counts = tf.broadcast_to(counts, tf.shape(first))
-    added = {
-        name: sums[name]
-        + tf.reduce_sum(tf.where(counts, tf.cast(value, tf.float64), 0.0))
-        for name, value in values.items()
-    }
-    added["examples"] = sums["examples"] + tf.reduce_sum(tf.cast(counts, tf.float64))
-    return added

@@ -1,7 +1,7 @@
 """The weights in a checkpoint file, by the name that people know, for other networks.
 
     values = weights.read("runs/a/best/loss/ckpt-900", manifest.variables, ["model"])
-    match = weights.take(state, values)
+    match = weights.take(current, values)
 
 Of a run with moving averages these are the weights, for by these it was judged.
 """
@@ -14,7 +14,8 @@ from typing import Any
 
 from trainer.checkpoint import manifest
 from trainer.checkpoint.reader import Reader
-from trainer.model import ema, state
+from trainer.model import ema, names
+from trainer.model.state import State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ def read(
     values: dict[str, Any] = {}
     for network in networks:
         paths = [one.path for one in saved if one.path.startswith(f"{network}/")]
-        listed = reader.listed(state.variables_part(network)) if paths else []
+        listed = reader.listed(names.variables_part(network)) if paths else []
         values |= dict(zip(paths, listed, strict=True))
     averaged = [one.path for one in saved if one.path.startswith(f"{ema.NAME}/")]
     averages = reader.listed(ema.NAME) if averaged else []
@@ -57,7 +58,7 @@ def read(
     return values
 
 
-def take(current: state.State, values: Mapping[str, Any]) -> Match:
+def take(current: State, values: Mapping[str, Any]) -> Match:
     """Gives the networks of a state the values that fit by path, shape and dtype."""
     here = {k: v for k, v in current.variables().items() if current.of_network(k)}
     fitting = [

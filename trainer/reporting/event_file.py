@@ -1,8 +1,13 @@
 """Event files for TensorBoard, written whole record by whole record.
 
-    file = event_file.EventFile(pathlib.Path("runs/a/summaries/train"))
-    file.add(20, [event_file.scalar("loss", 0.5)])
-    file.flush()
+    >>> import pathlib, tempfile
+    >>> from trainer.reporting import event_file
+    >>> directory = pathlib.Path(tempfile.mkdtemp())
+    >>> file = event_file.EventFile(directory)
+    >>> file.add(20, [event_file.scalar("loss", 0.5)])
+    >>> file.flush()
+    >>> len(list(directory.glob("events.out.tfevents.*")))
+    1
 
 TensorFlow's own writer leaves half a record where the disk is full, after which a
 reader finds nothing more. Here a failed write is taken back, and what it was to write
@@ -99,10 +104,16 @@ def text(tag: str, content: str) -> Any:
     return events.value("text", tag, np.array(content.encode(), object))
 
 
-def hyperparameters(values: Mapping[str, Any]) -> list[Any]:
-    """For TensorBoard's table of hyperparameters."""
+def hyperparameters(values: Mapping[str, Any], *, trial: str = "") -> list[Any]:
+    """For TensorBoard's table of hyperparameters.
+
+    Args:
+      values: the columns, by name.
+      trial: which row; runs with the same one are shown as one, with the average of
+        their metrics. Without: as the values say.
+    """
     known = {
         name: value if isinstance(value, bool | int | float) else str(value)
         for name, value in values.items()
     }
-    return list(hparams_pb(known).value)
+    return list(hparams_pb(known, trial_id=trial or None).value)

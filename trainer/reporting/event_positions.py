@@ -10,8 +10,7 @@ from __future__ import annotations
 import pathlib
 import struct
 
-from tensorboard.compat.proto import event_pb2
-
+from trainer.compat.events import Event
 from trainer.reporting import event_rollback
 
 _HEADER = struct.Struct("<QI")
@@ -37,7 +36,7 @@ def _size_at(path: pathlib.Path, step: int) -> int:
         end = begin + length + _FOOTER_BYTES
         if end > len(raw):
             break
-        event = event_pb2.Event.FromString(raw[begin : begin + length])
+        event = Event.FromString(raw[begin : begin + length])
         if event.step > step:
             break
         position = end

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
+import xxhash
 from absl import logging
 
 from trainer.reporting import event_file
@@ -45,6 +46,7 @@ class Reporter:
     ) -> None:
         if progress == "auto":
             progress = "bar" if sys.stderr.isatty() else "lines"
+        self._directory = directory
         self._style = progress
         self._total_steps = total_steps
         self._batch_size = batch_size
@@ -82,12 +84,21 @@ class Reporter:
     def describe(
         self, hyperparameters: Mapping[str, Any], flags: str, *, kind: str
     ) -> None:
-        """Writes the hyperparameters and the flags of the run, once a run.
+        """Writes the hyperparameters and the flags of the run, once per run.
 
-        TensorBoard's table of hyperparameters shows beside them the metrics of `kind`.
+        TensorBoard's table of hyperparameters shows beside them the metrics of `kind`,
+        in a row of the run's own: not even one with the same choices shares it.
+
+        Args:
+          hyperparameters: all choices that the numbers depend on; a column each.
+          flags: repeat the run elsewhere.
+          kind: `TRAIN` or `EVAL`.
         """
+        place = self._directory.resolve()
+        trial = xxhash.xxh3_128_hexdigest(f"{place}\n{flags}".encode())
+        table = event_file.hyperparameters(hyperparameters, trial=trial)
         text = event_file.text("flags", "```\n" + flags + "```")
-        self._write(kind, 0, [*event_file.hyperparameters(hyperparameters), text])
+        self._write(kind, 0, [*table, text])
 
     def train(
         self, step: int, means: Mapping[str, float], rates: Mapping[str, float]

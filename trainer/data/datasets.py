@@ -1,0 +1,68 @@
+"""What a `tf.data.Dataset` is made of, without opening it.
+
+>>> import tensorflow as tf
+>>> from trainer.data import datasets
+>>> numbers = tf.data.Dataset.range(9).map(lambda x: {"x": x}).batch(3)
+>>> datasets.describe(numbers)
+'a stream of x int64 (None,): Range, Map, Batch; 3 examples'
+>>> datasets.writes(numbers.cache()), datasets.writes(numbers.cache("there"))
+('', "cache('there')")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from trainer.compat.datasets import chain, filename, functions
+from trainer.data.sources import outline
+
+# They keep files of their own, by which a second opening finds what the first one left.
+_WRITERS = ("Snapshot", "Save", "ParallelSnapshot")
+_PYTHON = {"PyFunc", "PyFuncStateless", "EagerPyFunc", "GeneratorDataset"}
+
+
+def describe(dataset: tf.data.Dataset) -> str:
+    """What a position in a dataset depends on, as far as it can be told.
+
+    Such as `a stream of x float32 (2,): TensorSlice, Shuffle, Map; 60000 examples`.
+    """
+    made_by = [_kind(one) for one in chain(dataset)]
+    count = int(dataset.cardinality().numpy())
+    length = f"; {count} examples" if count >= 0 else ""
+    examples = outline(dataset.element_spec)
+    return f"a stream of {examples}: {', '.join(made_by[::-1])}{length}"
+
+
+def writes(dataset: tf.data.Dataset) -> str:
+    """Which part of a dataset writes to the disk while it is read; none: empty."""
+    for one in chain(dataset):
+        kind = _kind(one)
+        if kind in _WRITERS:
+            return f"{kind.lower()}()"
+        if kind == "Cache" and filename(one):
+            return f"cache({filename(one)!r})"
+    return ""
+
+
+def runs_python(dataset: tf.data.Dataset) -> bool:
+    """Whether a dataset itself calls Python: `from_generator`, `py_function`."""
+    return any(
+        node.op in _PYTHON
+        for function in functions(dataset)
+        for nodes in _bodies(function.graph)
+        for node in nodes
+    )
+
+
+def _bodies(graph: Any) -> Iterator[Any]:
+    definition = graph.as_graph_def()
+    yield definition.node
+    for function in definition.library.function:
+        yield function.node_def
+
+
+def _kind(dataset: tf.data.Dataset) -> str:
+    return type(dataset).__name__.strip("_").removesuffix("Dataset")

@@ -1,0 +1,134 @@
+"""Examples in memory, and how they are read from a file.
+
+>>> import numpy as np
+>>> from trainer import data
+>>> source = data.Arrays({"x": np.arange(6.0), "y": np.arange(6) % 2})
+>>> len(source)
+6
+>>> source.gather([0, 5])["y"].numpy().tolist()
+[0, 1]
+"""
+
+from __future__ import annotations
+
+import pathlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.errors import KeepstepError
+
+
+class DataError(KeepstepError, ValueError):
+    """Examples are missing or do not fit together."""
+
+
+@final
+class Arrays:
+    """A source of arrays in memory: `{"image": [N, ...], "label": [N]}`.
+
+    Raises:
+      DataError: there is no array, or they do not have one common length above 0.
+    """
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        self._length = common_length(arrays)
+        # A large NumPy array in a graph would be copied into it; a tensor is captured.
+        self._tensors = {k: tf.convert_to_tensor(v) for k, v in arrays.items()}
+
+    def __len__(self) -> int:
+        return self._length
+
+    def gather(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The examples at `indices` (int64 `[B]`)."""
+        return {
+            name: tf.gather(array, indices) for name, array in self._tensors.items()
+        }
+
+
+def common_length(arrays: Mapping[str, Any]) -> int:
+    """How many examples arrays by name are.
+
+    Raises:
+      DataError: there is no array, or they do not have one common length above 0.
+    """
+    for name, array in arrays.items():
+        if not np.shape(array):
+            raise DataError(
+                f"{name!r} is a single value; expected an array with one entry per "
+                "example."
+            )
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise DataError(
+            f"the arrays of a source have the lengths {lengths}; expected one "
+            "common length of at least 1."
+        )
+    return next(iter(lengths.values()))
+
+
+def npz(path: str | pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The named arrays of an `.npz` file. Pickled objects are refused.
+
+    Raises:
+      DataError: there is no such file, or it has no such array.
+    """
+    wanted = ", ".join(names)
+    try:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+            if missing := [name for name in names if name not in file]:
+                raise DataError(
+                    f"{path} has no array {missing[0]!r}; it has "
+                    f"{', '.join(sorted(file)) or 'none'}. Expected {wanted}."
+                )
+            arrays = {name: file[name] for name in names}
+            for name, array in arrays.items():
+                if not isinstance(array, np.ndarray):
+                    raise DataError(
+                        f"{path} cannot be read as an .npz with the arrays {wanted}: "
+                        f"{name!r} is no array."
+                    )
+            return arrays
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(
+            f"there is no file {path}. Expected an .npz with the arrays {wanted}."
+        ) from None
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise DataError(
+            f"{path} cannot be read as an .npz with the arrays {wanted}: {error}"
+        ) from error
+
+
+def split(sources: Mapping[str, Any], name: str) -> Any:
+    """The examples of one split: a source, or a `tf.data.Dataset`.
+
+    A mapping of arrays becomes a source.
+
+    Raises:
+      DataError: there is no such split.
+    """
+    if name not in sources:
+        raise DataError(
+            f"the task has no split {name!r}; it has {', '.join(sorted(sources))}."
+        )
+    given = sources[name]
+    return Arrays(given) if isinstance(given, Mapping) else given
+
+
+def outline(spec: Mapping[str, tf.TensorSpec]) -> str:
+    """What one example is made of, such as `image uint8 (8, 8), label uint8 ()`."""
+    return ", ".join(
+        f"{name} {one.dtype.name} {tuple(one.shape)}" for name, one in spec.items()
+    )

@@ -1,0 +1,117 @@
+"""What a task gives, checked: its networks and optimizers by name, its values.
+
+>>> from trainer.model import contract
+>>> contract.loss_of("optimizer"), contract.loss_of("critic")
+('loss', 'critic_loss')
+>>> contract.is_value_name("top-5"), contract.is_value_name("top/5")
+(True, False)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trainer.compat import autograph
+from trainer.task import Batch, Task, TaskError
+
+_VALUE_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
+
+
+def network_items(networks: Any) -> dict[str, keras.Model]:
+    """Several networks by name; a single one is called `model`."""
+    return dict(networks) if isinstance(networks, Mapping) else {"model": networks}
+
+
+def optimizer_items(optimizers: Any) -> dict[str, keras.optimizers.Optimizer]:
+    """Several optimizers by name; a single one is called `optimizer`."""
+    if isinstance(optimizers, Mapping):
+        return dict(optimizers)
+    return {"optimizer": optimizers}
+
+
+def loss_of(optimizer: str) -> str:
+    """The name of the value that the optimizer of that name minimises."""
+    return "loss" if optimizer == "optimizer" else f"{optimizer}_loss"
+
+
+def is_value_name(name: str) -> bool:
+    """Whether a value or a prediction may be called that: it becomes a file name."""
+    return bool(_VALUE_NAME.fullmatch(name))
+
+
+def checked_values(
+    task: Task, networks: Any, batch: Batch, training: bool
+) -> dict[str, tf.Tensor]:
+    """`task.values`, complete with the networks' own losses, as the contract says.
+
+    Returns:
+      float tensors `[B]` by name.
+
+    Raises:
+      TaskError: a value is not one number an example, or has an unusable name.
+    """
+    values = {}
+    size = next(iter(batch.values())).shape[0]
+    given = autograph.converted(task.values)(networks, batch, training)
+    for name, value in given.items():
+        value = _checked_value(task, name, value, size)
+        # Integers and booleans, such as "the answer was right", have a mean as well.
+        values[name] = value if value.dtype.is_floating else tf.cast(value, tf.float32)
+    own = [loss for net in network_items(networks).values() for loss in net.losses]
+    if own:
+        penalty = tf.add_n([tf.cast(loss, tf.float32) for loss in own])
+        for name in values:
+            if name == "loss" or name.endswith("_loss"):
+                values[name] += tf.cast(penalty, values[name].dtype)
+    return values
+
+
+def _checked_value(task: Task, name: str, value: Any, size: int | None) -> tf.Tensor:
+    """One value as a tensor `[size]` of numbers."""
+    if not is_value_name(name):
+        raise TaskError(
+            f"{type(task).__name__}.values() returns {name!r}: a name becomes a "
+            "directory, so use letters, digits, '_', '-' and '.'."
+        )
+    if name == "examples":
+        raise TaskError(
+            f"{type(task).__name__}.values() returns 'examples', which is what the "
+            "framework calls their count. Choose another name."
+        )
+    value = tf.convert_to_tensor(value)
+    if not value.shape.is_compatible_with([size]):
+        raise TaskError(
+            f"{type(task).__name__}.values() returns {name!r} with shape "
+            f"{value.shape}; expected one number an example, shape [{size}]. "
+            "Leave the mean over the batch to the framework, and take it over "
+            "the other dimensions."
+        )
+    if not (value.dtype.is_floating or value.dtype.is_integer or value.dtype.is_bool):
+        raise TaskError(
+            f"{type(task).__name__}.values() returns {name!r} as "
+            f"{value.dtype.name}; expected numbers."
+        )
+    return value
+
+
+def check_losses(
+    task: Task, optimizers: Iterable[str], value_names: Iterable[str]
+) -> None:
+    """Each optimizer needs the value that it minimises.
+
+    Raises:
+      task.TaskError: `task.values` doesn't give one.
+    """
+    given = list(value_names)
+    for name in optimizers:
+        if loss_of(name) not in given:
+            raise TaskError(
+                f"{type(task).__name__}.values() gives no {loss_of(name)!r}, "
+                f"which the optimizer {name!r} minimises; it gives "
+                f"{', '.join(given)}."
+            )
