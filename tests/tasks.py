@@ -27,6 +27,7 @@ from trainer import data, task
 from trainer.checkpoint import retention, store, upkeep
 from trainer.checkpoint.manifest import Manifest
 from trainer.config import options
+from trainer.config.start import StartOptions
 from trainer.model import state
 from trainer.training import loop, preemption
 
@@ -216,13 +217,13 @@ def train(
 ) -> loop.Outcome:
     """Trains in this process, as the command `train` does."""
     choices = {"best": type(given).best, **CHOICES, **choices}
-    names = {field.name for field in dataclasses.fields(options.StartOptions)}
+    names = {field.name for field in dataclasses.fields(StartOptions)}
     start = {name: choices.pop(name) for name in names & choices.keys()}
     return loop.train(
         options.RunOptions(run_dir=str(run_dir), **choices),
         given,
         stop or preemption.Request(),
-        start=options.StartOptions(**start),
+        start=StartOptions(**start),
         progress="none",
     )
 

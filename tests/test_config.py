@@ -6,8 +6,9 @@ import re
 import pytest
 
 from trainer.config import flagfiles, flags, options
+from trainer.config.start import StartOptions
 
-KINDS = [options.RunOptions, options.StartOptions]
+KINDS = [options.RunOptions, StartOptions]
 
 
 def parse(*words, kind=options.RunOptions):
@@ -42,9 +43,9 @@ def test_a_flag_sets_its_field_and_no_other(words, field, value):
 
 
 def test_a_start_has_options_of_its_own():
-    chosen = parse("--allow_change", "seed", "--steps=3", kind=options.StartOptions)
-    assert chosen == options.StartOptions(allow_change=("seed",))
-    assert parse("--resume=never", kind=options.StartOptions).resume == "never"
+    chosen = parse("--allow_change", "seed", "--steps=3", kind=StartOptions)
+    assert chosen == StartOptions(allow_change=("seed",))
+    assert parse("--resume=never", kind=StartOptions).resume == "never"
 
 
 def test_the_arguments_of_a_run_give_its_choices_again_and_no_others():

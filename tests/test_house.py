@@ -35,7 +35,7 @@ HEAVY = {
     *("checkpoint.tree", "checkpoint.writer", "config.lookup", "config.tasks"),
     *("inspection.diff", "inspection.proof", "inspection.repair"),
     *("reporting.event_file", "reporting.event_positions", "reporting.reporter"),
-    *("training.loop", "training.resume", "training.run"),
+    *("training.facts", "training.loop", "training.resume", "training.run"),
 }
 
 PATHS = {

@@ -7,7 +7,7 @@ import pytest
 
 from trainer import task
 from trainer.checkpoint.layout import RunDirectory
-from trainer.config import lookup, options, run_record, tasks
+from trainer.config import completion, lookup, options, run_record, tasks
 
 
 class Bare(task.Task):
@@ -193,7 +193,7 @@ def test_the_same_command_again_gives_the_same_task(tmp_path, field):
     own = {field: original.hyperparameters()[field]}
     choices = options.RunOptions(task=f"{__name__}:Odd", run_dir=str(tmp_path))
     run_record.write(RunDirectory(tmp_path), run_record.settle(choices, own, {}))
-    again = run_record.complete(choices, {"task", "run_dir"})
+    again = completion.complete(choices, {"task", "run_dir"})
     assert create(Odd, *again.set) == original
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from trainer.checkpoint.layout import RunDirectory
-from trainer.config import flagfiles, flags, options, run_record
+from trainer.config import completion, flagfiles, flags, options, run_record
 from trainer.storage import checked_json
 
 SETTINGS = {"width": 64, "rate": 0.001, "on": True, "decay": None, "sizes": (1, 2)}
@@ -31,21 +31,21 @@ def refused(text):
 def test_a_new_directory_leaves_a_command_as_it_is(tmp_path):
     choices = choose(tmp_path / "new", steps=5)
     trusted = dataclasses.replace(choices, trust=True)  # for it names the task
-    assert run_record.complete(choices, {"task", "run_dir", "steps"}) == trusted
-    assert run_record.complete(choices, {"run_dir", "steps"}) == choices
+    assert completion.complete(choices, {"task", "run_dir", "steps"}) == trusted
+    assert completion.complete(choices, {"run_dir", "steps"}) == choices
     assert run_record.settle(choices, SETTINGS, FACTS).changes == ()
     assert not (tmp_path / "new").exists()
 
 
 def test_a_command_without_a_directory_is_left_to_say_so_itself(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run_record.complete(options.RunOptions(), set()) == options.RunOptions()
+    assert completion.complete(options.RunOptions(), set()) == options.RunOptions()
 
 
 def test_the_path_of_a_checkpoint_says_which_run(tmp_path):
     start(tmp_path, steps=5)
     path = str(tmp_path / "best" / "loss" / "ckpt-5")
-    whole = run_record.complete(options.RunOptions(), {"checkpoint"}, checkpoint=path)
+    whole = completion.complete(options.RunOptions(), {"checkpoint"}, checkpoint=path)
     assert (whole.run_dir, whole.task, whole.steps) == (str(tmp_path), "digits", 5)
 
 
@@ -54,7 +54,7 @@ def test_a_path_through_no_run_says_nothing(tmp_path, monkeypatch):
     for path in ("best", "step:5", "ckpt-5", str(tmp_path / "ckpt-5")):
         choices = options.RunOptions()
         given = {"checkpoint"}
-        assert run_record.complete(choices, given, checkpoint=path) == choices
+        assert completion.complete(choices, given, checkpoint=path) == choices
 
 
 @pytest.mark.parametrize(
@@ -84,11 +84,11 @@ def test_more_of_the_best_is_no_other_ranking(tmp_path, here):
 def test_a_bare_metric_means_what_the_run_says_of_it(tmp_path):
     start(tmp_path, best=("accuracy:max:3", "loss:min"))
     asked = options.RunOptions(run_dir=str(tmp_path), best=("loss", "accuracy"))
-    whole = run_record.complete(asked, {"run_dir", "best"})
+    whole = completion.complete(asked, {"run_dir", "best"})
     assert whole.best == ("loss:min", "accuracy:max:3")
     asked = options.RunOptions(run_dir=str(tmp_path), best=("speed",))
     with refused("--best: 'speed' does not say what is best"):
-        run_record.complete(asked, {"run_dir", "best"}).rules()
+        completion.complete(asked, {"run_dir", "best"}).rules()
 
 
 def test_a_configuration_of_absurd_size_is_not_read(tmp_path):
@@ -108,7 +108,7 @@ def test_what_was_written_is_read_back(tmp_path):
 
 def test_what_is_left_unsaid_is_taken_from_the_run(tmp_path):
     start(tmp_path, steps=5, batch_size=8, best=("loss:min",), deterministic=False)
-    whole = run_record.complete(options.RunOptions(run_dir=str(tmp_path)), {"run_dir"})
+    whole = completion.complete(options.RunOptions(run_dir=str(tmp_path)), {"run_dir"})
     assert (whole.task, whole.steps, whole.batch_size) == ("digits", 5, 8)
     assert (whole.best, whole.deterministic) == (("loss:min",), False)
     texts = ("width:=64", "rate:=0.001", "on:=true", "decay:=null", "sizes:=[1, 2]")
@@ -117,7 +117,7 @@ def test_what_is_left_unsaid_is_taken_from_the_run(tmp_path):
 
 def test_what_is_said_counts_more_than_the_run_even_if_it_is_the_default(tmp_path):
     start(tmp_path, batch_size=8, keep_recent=9)
-    whole = run_record.complete(
+    whole = completion.complete(
         choose(tmp_path, batch_size=64), {"run_dir", "batch_size"}
     )
     assert (whole.batch_size, whole.keep_recent) == (64, 9)
@@ -125,7 +125,7 @@ def test_what_is_said_counts_more_than_the_run_even_if_it_is_the_default(tmp_pat
 
 def test_a_setting_of_the_command_comes_after_those_of_the_run(tmp_path):
     start(tmp_path)
-    whole = run_record.complete(choose(tmp_path, set=("width=9",)), {"run_dir", "set"})
+    whole = completion.complete(choose(tmp_path, set=("width=9",)), {"run_dir", "set"})
     assert whole.set[-1] == "width=9"
     assert "rate:=0.001" in whole.set
 
@@ -135,7 +135,7 @@ def test_a_setting_of_the_command_comes_after_those_of_the_run(tmp_path):
 )
 def test_a_new_length_replaces_the_old_however_it_is_said(tmp_path, before, said):
     start(tmp_path, **{before: 5})
-    whole = run_record.complete(choose(tmp_path, **{said: 7}), {"run_dir", said})
+    whole = completion.complete(choose(tmp_path, **{said: 7}), {"run_dir", said})
     lengths = {"steps": 0, "epochs": 0.0} | {said: 7}
     assert {"steps": whole.steps, "epochs": whole.epochs} == lengths
 
@@ -143,7 +143,7 @@ def test_a_new_length_replaces_the_old_however_it_is_said(tmp_path, before, said
 def test_a_directory_of_another_task_is_refused(tmp_path):
     start(tmp_path)
     with refused("holds a run of the task 'digits', not 'mnist'. Give another --run"):
-        run_record.complete(choose(tmp_path, task="mnist"), {"run_dir", "task"})
+        completion.complete(choose(tmp_path, task="mnist"), {"run_dir", "task"})
 
 
 def test_the_same_choices_again_change_nothing(tmp_path):
@@ -259,7 +259,7 @@ def test_an_option_of_a_command_is_never_taken_from_a_run(tmp_path, name):
     del body[checked_json.DIGEST]
     checked_json.write(tmp_path / "config.json", body)
     with refused("is not the configuration of a run .*it has unknown choices"):
-        run_record.complete(choose(tmp_path), {"run_dir"})
+        completion.complete(choose(tmp_path), {"run_dir"})
 
 
 def test_a_digest_is_as_the_first_release_had_it(tmp_path):
@@ -315,7 +315,7 @@ def test_a_damaged_configuration_is_told_with_its_path(tmp_path, content):
     place = re.escape(str(tmp_path / "config.json"))
     expected = f"{place} is not the configuration of a run .*Bring back the file, or"
     with refused(expected):
-        run_record.complete(choose(tmp_path), {"run_dir"})
+        completion.complete(choose(tmp_path), {"run_dir"})
     with refused(expected):
         run_record.settle(choose(tmp_path), SETTINGS, FACTS)
 
@@ -338,7 +338,7 @@ def test_a_value_that_no_flag_could_have_is_not_taken(tmp_path, name, value):
     del body[checked_json.DIGEST]
     checked_json.write(tmp_path / "config.json", body)
     with refused(rf"config\.json|--{name}"):
-        run_record.complete(choose(tmp_path), {"run_dir"})
+        completion.complete(choose(tmp_path), {"run_dir"})
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_a_value_that_no_flag_could_have_is_not_taken(tmp_path, name, value):
 def test_what_only_a_command_may_say_is_not_taken_from_a_run(tmp_path, name):
     (tmp_path / "config.json").write_bytes(with_choices(**{name: "x"}))
     with refused(f"it has unknown choices: {name}"):
-        run_record.complete(choose(tmp_path, task=""), {"run_dir"})
+        completion.complete(choose(tmp_path, task=""), {"run_dir"})
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a "])
@@ -386,11 +386,11 @@ def test_values_that_look_alike_are_told_apart(tmp_path, there, here):
 def test_a_file_that_was_moved_is_the_same_task(tmp_path):
     digest = start(tmp_path, task="/a/rings.py:Rings").digest
     for name in ("/b/rings.py:Rings", "rings.py:Rings", "my.rings:Rings"):
-        whole = run_record.complete(choose(tmp_path, task=name), {"task", "run_dir"})
+        whole = completion.complete(choose(tmp_path, task=name), {"task", "run_dir"})
         assert whole.trust
     noted = start(tmp_path, task="/b/rings.py:Rings")
     assert noted.changes[0]["task"] == ["/a/rings.py:Rings", "/b/rings.py:Rings"]
     assert noted.digest == digest
     for name in ("/b/rings.py:Squares", "/b/square.py:Rings", "rings"):
         with refused("holds a run of the task '/b/rings.py:Rings', not '"):
-            run_record.complete(choose(tmp_path, task=name), {"task", "run_dir"})
+            completion.complete(choose(tmp_path, task=name), {"task", "run_dir"})

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_lookup import Bare
 
-from trainer.config import options, run_record, tasks, values
+from trainer.config import completion, options, run_record, tasks, values
 
 
 class Color(enum.Enum):
@@ -135,7 +135,7 @@ def test_what_was_recorded_comes_back(tmp_path, monkeypatch, kind):
         assert run_record.settle(choices, cls().hyperparameters(), {}) == noted
         other = task_of(kind, object())  # the default is another one by now
         monkeypatch.setitem(globals(), "Made", other)
-        whole = run_record.complete(choices, {"task", "run_dir"})
+        whole = completion.complete(choices, {"task", "run_dir"})
         again = tasks.of(whole, package="models")
         assert values.same(again.x, value), (again.x, value)
 

@@ -9,12 +9,15 @@ What only one command takes stands in the file of that command.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import TypeVar
 
 from trainer.checkpoint import selection
 from trainer.checkpoint.catalog import Entry
 from trainer.checkpoint.layout import RunDirectory
+from trainer.commands import console
 from trainer.config import fields, flags, options
 from trainer.config.fields import COMMAND, Checked, option
 
@@ -91,6 +94,16 @@ class Asked:
           options.ConfigError: a value is not allowed.
         """
         return self.given.make(kind)
+
+    @contextlib.contextmanager
+    def tensorflow(self) -> Iterator[None]:
+        """Imports TensorFlow quietly, with the threads of the run.
+
+        Raises:
+          environment.ThreadsError: this process has begun with others.
+        """
+        with console.quiet_import(self.debug, threads=self.run.thread_count()):
+            yield
 
     def selected(self, text: str, *, default: str) -> Entry:
         """The checkpoint that `text` names, or the default one.

@@ -35,7 +35,7 @@ def run(asked: Asked, package: str) -> int:
             f"{directory.root} has {len(entries)} best by {rule.metric}: nothing to "
             f"average. Train with --best={rule.metric}:{rule.mode}:5 to keep five."
         )
-    with console.quiet_import(asked.debug):
+    with asked.tensorflow():
         from trainer.config import tasks
         from trainer.inference.average import average
     task = tasks.of(asked.run, package=package)

@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 
 from trainer.commands import console
 from trainer.commands.asked import Asked, DebugOptions
-from trainer.config import fields, flagfiles, flags, options, run_record
+from trainer.config import completion, fields, flagfiles, flags, options, run_record
 
 NAMES = (
     *("train", "evaluate", "predict", "export", "average", "list", "show", "diff"),
@@ -126,7 +126,7 @@ def asked(line: Line, *, package: str, as_json: bool, debug: bool) -> Asked:
     run = given.make(options.RunOptions)
     if "run_dir" in names:
         checkpoint = "".join(getattr(one, "checkpoint", "") for one in made)
-        run = run_record.complete(run, line.every.given, checkpoint=checkpoint)
+        run = completion.complete(run, line.every.given, checkpoint=checkpoint)
     return Asked(line.command, run, given, json=as_json, debug=debug)
 
 

@@ -122,13 +122,18 @@ def give_up_stdout() -> None:
 
 
 @contextlib.contextmanager
-def quiet_import(debug: bool) -> Iterator[None]:
+def quiet_import(debug: bool, *, threads: int = 0) -> Iterator[None]:
     """Imports TensorFlow without the lines that its libraries write to stderr.
 
     They come from C++, before any log level is obeyed. If the import fails they are
     shown after all.
+
+    Args:
+      debug: whether they are shown in any case.
+      threads: that TensorFlow uses for one op; 0: as many as there are cores.
     """
     if debug:
+        _begin_tensorflow(threads)
         yield
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -137,9 +142,7 @@ def quiet_import(debug: bool) -> Iterator[None]:
     with tempfile.TemporaryFile() as hidden:
         os.dup2(hidden.fileno(), 2)
         try:
-            import tensorflow as tf
-
-            tf.config.list_logical_devices()  # the drivers speak up here
+            _begin_tensorflow(threads)
             yield
         except BaseException:
             hidden.seek(0)
@@ -148,6 +151,16 @@ def quiet_import(debug: bool) -> Iterator[None]:
         finally:
             os.dup2(real, 2)
             os.close(real)
+
+
+def _begin_tensorflow(threads: int) -> None:
+    import tensorflow as tf
+
+    from trainer.checkpoint import environment
+
+    if threads:
+        environment.use_threads(threads)
+    tf.config.list_logical_devices()  # the drivers speak up here
 
 
 class _Lines(logging.Handler):

@@ -30,7 +30,7 @@ def run(asked: Asked, package: str) -> int:
     """Prints the metrics."""
     entry = asked.selected(asked.make(SelectOptions).checkpoint, default="best")
     examples = asked.make(ExampleOptions)
-    with console.quiet_import(asked.debug):
+    with asked.tensorflow():
         from trainer.config import tasks
         from trainer.inference import evaluate
     task = tasks.of(asked.run, package=package)

@@ -75,7 +75,7 @@ def run(asked: Asked, package: str) -> int:
     """Exports, and prints how to load it."""
     entry = asked.selected(asked.make(SelectOptions).checkpoint, default="best")
     chosen = asked.make(ExportOptions)
-    with console.quiet_import(asked.debug):
+    with asked.tensorflow():
         from trainer.config import tasks
         from trainer.exporting import exporter
     task = tasks.of(asked.run, package=package)

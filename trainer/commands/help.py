@@ -19,14 +19,16 @@ _GROUPS = {
     "Checkpoint": "checkpoint against resume init_from",
     "Examples": "split data",
     "Length of training": "steps epochs",
-    "Training": "batch_size seed deterministic ema",
+    "Training": "batch_size seed threads deterministic ema",
     "Reports and evaluations": (
         "report_every_steps evaluate_every_steps eval_batch_size"
     ),
     "Saving": "save_every_steps save_every_secs save_overhead on_save_error",
     "Checkpoints to keep": "keep_recent keep_every_steps best best_min_delta",
     "Early stopping": "early_stop_patience early_stop_min_delta early_stop_metric",
-    "Faults and exactness": "on_nonfinite max_rewinds allow_inexact allow_change",
+    "Faults and exactness": (
+        "on_nonfinite max_rewinds allow_inexact allow_change require_same_machine"
+    ),
     "Proof": "kills",
     "Output": "dry_run repair output progress format debug",
 }

@@ -53,7 +53,7 @@ def run(asked: Asked, package: str) -> int:
     """Writes one prediction per example."""
     entry = asked.selected(asked.make(SelectOptions).checkpoint, default="best")
     examples, path = asked.make(ExampleOptions), asked.make(PredictOptions).output
-    with console.quiet_import(asked.debug):
+    with asked.tensorflow():
         from trainer.config import tasks
         from trainer.inference import loaded
         from trainer.model import prediction

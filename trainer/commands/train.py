@@ -18,6 +18,7 @@ from trainer.commands import console
 from trainer.commands.asked import AnswerOptions, Asked
 from trainer.config import flags, options
 from trainer.config.fields import COMMAND, Checked, option
+from trainer.config.start import StartOptions
 from trainer.training import preemption
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class ProgressOptions(Checked):
 
 OPTIONS = (
     flags.every(options.RunOptions),
-    flags.every(options.StartOptions),
+    flags.every(StartOptions),
     flags.every(ProgressOptions),
     flags.every(AnswerOptions),
 )
@@ -54,7 +55,7 @@ def run(asked: Asked, package: str) -> int:
     with preemption.listening() as stop:
         try:
             with stop.interrupting():
-                with console.quiet_import(asked.debug):
+                with asked.tensorflow():
                     from trainer.config import tasks
                     from trainer.training import loop
                 task = tasks.of(choices, package=package)
@@ -64,7 +65,7 @@ def run(asked: Asked, package: str) -> int:
                 choices,
                 task,
                 stop,
-                start=asked.make(options.StartOptions),
+                start=asked.make(StartOptions),
                 progress=asked.make(ProgressOptions).progress,
             )
         except preemption.Interrupted:

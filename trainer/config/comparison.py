@@ -19,6 +19,8 @@ FIELDS = fields.recorded(options.RunOptions)
 _PREFIXED = {*FIELDS, "run_dir", "resume", "allow_change", "checkpoint", "kills"} | {
     *("data", "output", "against", "dry_run", "split", "progress", "format", "debug")
 }
+# Options and facts that later releases added.
+_SINCE = {"threads", "data", "first_batch", "code"}
 
 
 def of_trajectories(
@@ -38,6 +40,23 @@ def of_trajectories(
 def of_all(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, list[Any]]:
     """All choices that differ: by name, there and here."""
     return difference(flat(there), flat(here))
+
+
+def of_first_release(trajectory: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what 0.1.0 did not record, so that its digests are still the same."""
+    return {k: v for k, v in trajectory.items() if k not in _SINCE}
+
+
+def leaves(different: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Nested objects replaced by those of their entries that differ, by path."""
+    found: dict[str, list[Any]] = {}
+    for name, (there, here) in different.items():
+        if isinstance(there, dict) and isinstance(here, dict):
+            inner = difference(there, here)
+            found |= leaves({f"{name}.{key}": pair for key, pair in inner.items()})
+        else:
+            found[name] = [there, here]
+    return found
 
 
 def reranked(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
@@ -69,6 +88,12 @@ def flat(choices: Mapping[str, Any]) -> dict[str, Any]:
         (f"set.{name}" if name in own or name in _PREFIXED else name): value
         for name, value in choices["set"].items()
     }
+
+
+def columns(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """The choices that the numbers depend on, for a table of runs."""
+    found = trajectory(choices)
+    return {k: v for k, v in found.items() if k not in choices["facts"]}
 
 
 def trajectory(choices: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The options of a run, and those of one start of it: validated, frozen.
+"""The options of a run: validated, frozen.
 
     choices = options.RunOptions(task="digits", epochs=3)   # raises ConfigError
     choices.directory()                                     # runs/digits
@@ -10,6 +10,7 @@ command.
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import re
 
@@ -24,7 +25,7 @@ from trainer.config.fields import (
     suggest,
 )
 
-__all__ = ["EXPORTS", "ConfigError", "RunOptions", "StartOptions", "suggest"]
+__all__ = ["EXPORTS", "ConfigError", "RunOptions", "suggest"]
 
 EXPORTS = ("saved_model", "keras", "h5", "weights")
 _FORBIDDEN = re.compile(r"[\[\]*?]")
@@ -71,6 +72,12 @@ class RunOptions(Checked):
     seed: int = option(
         0, TRAJECTORY, "N", "Seed of weights, order, augmentation and dropout.",
         minimum=0, maximum=2**31 - 1
+    )
+    threads: int = option(
+        0, TRAJECTORY, "N",
+        "Threads that TensorFlow uses for one op. The bits depend on it, so a run "
+        "keeps its number on every machine.",
+        zero="the cores of the machine at the first start", minimum=0
     )
     deterministic: bool = option(
         True, TRAJECTORY, "", "Use only ops that give the same bits every time."
@@ -197,7 +204,7 @@ class RunOptions(Checked):
 
         Raises:
           ConfigError: `--best` does not say it. (A bare name will do where the run has
-            said it already, see `run_record.complete`.)
+            said it already, see `completion.complete`.)
         """
         try:
             parsed = [retention.Best.parse(text) for text in self.best]
@@ -206,6 +213,10 @@ class RunOptions(Checked):
         return tuple(
             dataclasses.replace(rule, min_delta=self.best_min_delta) for rule in parsed
         )
+
+    def thread_count(self) -> int:
+        """Threads per op: the given number, or that of the cores."""
+        return self.threads or len(os.sched_getaffinity(0))
 
     def retention(self) -> retention.Rules:
         """Which checkpoints are kept."""
@@ -229,27 +240,3 @@ class RunOptions(Checked):
                 "--flagfile=FILE or --run_dir=DIRECTORY (`tasks` lists the tasks)."
             )
         return pathlib.Path(self.run_dir or pathlib.Path("runs", name))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StartOptions(Checked):
-    """What one start of a run is told; nothing of it is recorded."""
-
-    # fmt: off
-    resume: str = option(
-        "auto", COMMAND, "",
-        "Resume from the newest good checkpoint if there is one (auto), refuse to "
-        "start if there is one (never), or if there is none (require).",
-        choices=("auto", "never", "require")
-    )
-    allow_change: tuple[str, ...] = option(
-        (), COMMAND, "NAME",
-        "Option or hyperparameter that may differ from the one recorded by the run. "
-        "Repeatable."
-    )
-    checkpoint: str = option(
-        "", COMMAND, "CHECKPOINT",
-        "Checkpoint to go back to: best, best:METRIC, latest, step:N or a path. Later "
-        "ones are moved to abandoned/.", absent="resume from the newest"
-    )
-    # fmt: on

@@ -1,8 +1,7 @@
 """What a run was started with, and what each resume changed.
 
-`config.json` in the run directory. What a later command leaves unsaid is taken from
-there; a choice that the numbers depend on may not change between two starts of one run,
-unless the user says that it is meant. No TensorFlow.
+`config.json` in the run directory. A choice that the numbers depend on may not change
+between two starts of one run, unless the user says that it is meant. No TensorFlow.
 """
 
 from __future__ import annotations
@@ -11,18 +10,18 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import xxhash
 
+from trainer.checkpoint.catalog import Entry
 from trainer.checkpoint.layout import RunDirectory
-from trainer.config import comparison, flagfile, options, settings, task_name, values
+from trainer.config import comparison, flagfile, options, settings, values
 from trainer.config.comparison import FIELDS
 from trainer.storage import checked_json, files
 
 _MAX_BYTES = 16 << 20
-_LENGTH = {"steps", "epochs"}  # two ways to say one thing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +34,46 @@ class Record:
         numbers depend on is under `facts`.
       changes: one entry a resume that differed: `{"time", "name": [old, new], ...}`.
       lineages: one entry each time it went back: `{"time", "asked", "step"}`.
+      committed: the step of its first checkpoint; None before there is one.
     """
 
     choices: Mapping[str, Any]
     changes: tuple[Mapping[str, Any], ...] = ()
     lineages: tuple[Mapping[str, Any], ...] = ()
+    committed: int | None = None
+
+    def noted(self, **changed: Any) -> Record:
+        """The record with one more entry of what a resume changed."""
+        entry = {"time": round(time.time(), 3), **changed}
+        return dataclasses.replace(self, changes=(*self.changes, entry))
+
+    def with_fact(
+        self, name: str, value: Any, *, allowed: bool, problem: str, allow: str
+    ) -> Record:
+        """The record with something that the numbers depend on.
+
+        Args:
+          name: of the fact.
+          value: JSON.
+          allowed: whether it may be another one than at the start before.
+          problem: what it means that it is.
+          allow: what `--allow_change` calls it.
+
+        Raises:
+          options.ConfigError: it is another one, and that is not allowed.
+        """
+        before = self.choices["facts"].get(name)
+        facts = {**self.choices["facts"], name: value}
+        here = dataclasses.replace(self, choices={**self.choices, "facts": facts})
+        if before in (None, value):
+            return here
+        if not allowed:
+            raise options.ConfigError(
+                f"{problem}. A resumed run would not be the one that was begun. Bring "
+                "back what it was begun with, give another --run_dir, or say that you "
+                f"mean it: --allow_change={allow}"
+            )
+        return here.noted(**{name: [before, value]})
 
     def gone_back(self, asked: str, step: int) -> Record:
         """The record of a run that has gone back to `step`, as the user `asked`."""
@@ -49,57 +83,9 @@ class Record:
     @property
     def digest(self) -> str:
         """Of the choices that the numbers depend on."""
-        text = json.dumps(comparison.trajectory(self.choices), sort_keys=True)
+        known = comparison.of_first_release(comparison.trajectory(self.choices))
+        text = json.dumps(known, sort_keys=True)
         return xxhash.xxh3_128_hexdigest(text.encode())
-
-
-def complete(
-    config: options.RunOptions, given: Collection[str], *, checkpoint: str = ""
-) -> options.RunOptions:
-    """Fills what a command left unsaid with the run's own choices, if there is a run.
-
-    A task that the command names is trusted: its code may be imported.
-
-    Args:
-      config: of the command.
-      given: the names of the flags that it was given.
-      checkpoint: that the command names: where neither a run nor a task is named, its
-        path says which run.
-
-    Raises:
-      options.ConfigError: the directory holds a run of another task.
-    """
-    if "task" in given:
-        name = task_name.absolute(config.task)
-        config = dataclasses.replace(config, task=name, trust=True)
-    if not config.run_dir and not config.task:
-        run_dir = _run_of(checkpoint)
-        if run_dir is None:
-            return config
-        config = dataclasses.replace(config, run_dir=str(run_dir))
-    path = config.directory() / "config.json"
-    if not path.exists():
-        return config
-    choices = read(path).choices
-    if "task" in given and not task_name.same(config.task, choices["task"]):
-        raise options.ConfigError(
-            f"{config.directory()} holds a run of the task {choices['task']!r}, not "
-            f"{config.task!r}. Give another --run_dir."
-        )
-    unsaid = {name for name in choices if name in FIELDS and name not in given}
-    if _LENGTH & set(given):
-        unsaid -= _LENGTH
-    own = {name: choices[name] for name in unsaid}
-    own |= {name: tuple(v) for name, v in own.items() if isinstance(v, list)}
-    if "best" in given:
-        rules = {text.partition(":")[0]: text for text in choices["best"]}
-        own["best"] = tuple(rules.get(text, text) for text in config.best)
-    texts = [settings.written(*one) for one in choices["set"].items()]
-    own["set"] = (*texts, *(config.set if "set" in given else ()))
-    try:
-        return dataclasses.replace(config, run_dir=str(config.directory()), **own)
-    except TypeError as error:
-        raise _unreadable(path, error) from error
 
 
 def settle(
@@ -121,17 +107,17 @@ def settle(
       options.ConfigError: a choice that the numbers depend on differs and is not
         allowed to; shows each, there and here.
     """
-    choices = _choices(config, hyperparameters, facts)
-    path = config.directory() / "config.json"
+    path = RunDirectory(config.directory()).config
     if not path.exists():
-        return Record(choices)
+        return Record(_choices(config, hyperparameters, facts))
     before = read(path)
+    choices = _choices(config, hyperparameters, {**before.choices["facts"], **facts})
     different = comparison.of_trajectories(before.choices, choices)
     refused = {k: v for k, v in different.items() if k not in allowed}
     if refused:
         lines = [
             f"  {name}: {values.shown(there)} there, {values.shown(here)} here"
-            for name, (there, here) in refused.items()
+            for name, (there, here) in comparison.leaves(refused).items()
         ]
         allow = " ".join(f"--allow_change={name}" for name in refused)
         raise options.ConfigError(
@@ -143,10 +129,7 @@ def settle(
     changed = comparison.of_all(before.choices, choices)
     if not changed:
         return before
-    entry = {"time": round(time.time(), 3), **changed}
-    return dataclasses.replace(
-        before, choices=choices, changes=(*before.changes, entry)
-    )
+    return dataclasses.replace(before, choices=choices).noted(**changed)
 
 
 def read(path: pathlib.Path) -> Record:
@@ -170,7 +153,10 @@ def read(path: pathlib.Path) -> Record:
             values.plain(value)
             if not name.isidentifier():
                 raise TypeError(f"{name!r} is no name of a hyperparameter")
-        return Record(choices, changes, lineages)
+        committed = body.get("committed")
+        if committed is not None and type(committed) is not int:
+            raise TypeError("its committed is no step")
+        return Record(choices, changes, lineages, committed)
     except (
         OSError,
         ValueError,
@@ -179,7 +165,7 @@ def read(path: pathlib.Path) -> Record:
         AttributeError,
         RecursionError,
     ) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def write(directory: RunDirectory, record: Record) -> None:
@@ -188,17 +174,25 @@ def write(directory: RunDirectory, record: Record) -> None:
     files.write_atomically(directory.flags, as_flags(record))
 
 
+def note_commits(directory: RunDirectory) -> Callable[[Entry], None]:
+    """A listener that notes the first checkpoint of a run, once it is there."""
+    noted = False
+
+    def note(entry: Entry) -> None:
+        nonlocal noted
+        if noted:
+            return
+        record = read(directory.config)
+        if record.committed is None:
+            write(directory, dataclasses.replace(record, committed=entry.step))
+        noted = True
+
+    return note
+
+
 def as_flags(record: Record) -> str:
     """The choices as a flagfile."""
     return flagfile.written(record.choices)
-
-
-def _run_of(checkpoint: str) -> pathlib.Path | None:
-    """The run directory that a checkpoint's path leads through."""
-    for parent in pathlib.Path(checkpoint).parents:
-        if (parent / "config.json").is_file() and parent != pathlib.Path():
-            return parent
-    return None
 
 
 def _choices(
@@ -207,6 +201,7 @@ def _choices(
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     recorded = {name: getattr(config, name) for name in FIELDS}
+    recorded["threads"] = config.thread_count()
     recorded["set"] = {
         name: settings.encoded(name, value) for name, value in hyperparameters.items()
     }
@@ -216,7 +211,8 @@ def _choices(
     return as_read_back
 
 
-def _unreadable(path: pathlib.Path, error: Exception) -> options.ConfigError:
+def unreadable(path: pathlib.Path, error: Exception) -> options.ConfigError:
+    """The error for a `config.json` that can't be used."""
     return options.ConfigError(
         f"{path} is not the configuration of a run ({type(error).__name__}: {error}). "
         "Bring back the file, or give another --run_dir."

@@ -19,7 +19,8 @@ from trainer.checkpoint import environment, locks
 from trainer.checkpoint.best import records_after
 from trainer.checkpoint.layout import RunDirectory
 from trainer.checkpoint.manifest import Draft
-from trainer.config.options import RunOptions, StartOptions
+from trainer.config.options import RunOptions
+from trainer.config.start import StartOptions
 from trainer.model.steps import NonFiniteError
 from trainer.reporting import event_rollback
 from trainer.storage import failpoints, files

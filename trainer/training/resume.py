@@ -11,16 +11,19 @@ import dataclasses
 
 from absl import logging
 
-from trainer.checkpoint import selection
+from trainer.checkpoint import environment, selection
 from trainer.checkpoint.manifest import Manifest
-from trainer.config import run_record
-from trainer.config.options import ConfigError, StartOptions
+from trainer.checkpoint.store import NoUsableCheckpointError
+from trainer.config import comparison, run_record
+from trainer.config.options import ConfigError
+from trainer.config.start import StartOptions
 from trainer.data import stream
 from trainer.model import audit, loading
 from trainer.model.steps import NonFiniteError
 from trainer.reporting import event_rollback, reporter
 from trainer.storage import failpoints
 from trainer.task import Task
+from trainer.training import facts
 from trainer.training.run import Run
 
 
@@ -36,10 +39,17 @@ def begin(run: Run, task: Task, start: StartOptions) -> Run:
     failpoints.point("start-up")
     run = dataclasses.replace(run, inexact=_audit(run))
     run.store.prepare()
+    run = _with_code(run, start)
     run = _go_back(run, start.checkpoint)
     _check_start(run, start.resume)
+    newest = next((mark for _, mark in run.store.upkeep.catalog.readable), None)
+    required = start.require_same_machine
+    record = facts.check_machine(run.record, newest, required=required)
     found = _restore(run)
-    run_record.write(run.directory, run.record)
+    if found is not None and record.committed is None:
+        record = dataclasses.replace(record, committed=found.step)
+    run = dataclasses.replace(run, record=record)
+    run_record.write(run.directory, record)
     total = run.schedule.total
     if found is not None:
         logging.info(
@@ -49,8 +59,8 @@ def begin(run: Run, task: Task, start: StartOptions) -> Run:
     if init_from := run.record.choices["init_from"]:
         _take_weights(run, init_from)
     run.reporter.describe(
-        task.hyperparameters(),
-        run_record.as_flags(run.record),
+        comparison.columns(record.choices),
+        run_record.as_flags(record),
         kind=reporter.EVAL if run.evaluation else reporter.TRAIN,
     )
     logging.info("training %s from scratch to step %d", run.directory.root, total)
@@ -102,15 +112,28 @@ def _audit(run: Run) -> tuple[str, ...]:
     if run.evaluation is not None:
         findings += audit.examine_evaluated(run.evaluation.batches)
         known = {finding.subject for finding in findings}
-        more = audit.examine(
-            run.evaluation.traced, run.state.tree, place="the evaluation"
-        )
+        more = audit.examine_evaluation(run.evaluation.traced, run.state.tree)
         findings += [finding for finding in more if finding.subject not in known]
     if findings and not run.record.choices["allow_inexact"]:
         raise audit.IncompleteStateError(audit.describe(findings))
     for finding in findings:
         logging.warning("a resumed run will not be exact: %s", finding.what)
     return tuple(finding.what for finding in findings)
+
+
+def _with_code(run: Run, start: StartOptions) -> Run:
+    """Compares the code of the task with that of the start before.
+
+    A choice that may differ, or another release of a library, may make it another one.
+    """
+    marks = [mark for _, mark in run.store.upkeep.catalog.readable]
+    now = environment.versions()
+    updated = any(
+        mark.versions.get(name) != now[name] for mark in marks for name in now
+    )
+    allowed = bool(start.allow_change) or updated
+    record = facts.with_code(run.record, run.train_loop, run.state, allowed=allowed)
+    return dataclasses.replace(run, record=record)
 
 
 def _go_back(run: Run, asked: str) -> Run:
@@ -139,6 +162,13 @@ def _go_back(run: Run, asked: str) -> Run:
 def _check_start(run: Run, resume: str) -> None:
     """Compares what is there with what the user expects to be there."""
     root, entries = run.directory.root, run.store.upkeep.catalog.entries
+    if not entries and run.record.committed is not None:
+        raise NoUsableCheckpointError(
+            f"{root} has had checkpoints, the first at step {run.record.committed} "
+            f"({run.directory.config}), and there is none any more. It is not trained "
+            "from scratch unasked: bring them back, name one with --checkpoint=PATH, "
+            "delete the directory, or give another --run_dir."
+        )
     if resume == "never" and entries:
         raise ConfigError(
             f"{root} has checkpoints already, and --resume=never says not to go "

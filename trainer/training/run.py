@@ -19,14 +19,14 @@ from trainer.checkpoint.retention import Best
 from trainer.checkpoint.saver import Saver
 from trainer.checkpoint.store import Store
 from trainer.config import options, run_record
-from trainer.config.options import ConfigError, RunOptions, StartOptions
-from trainer.data import stream
+from trainer.config.options import ConfigError, RunOptions
+from trainer.config.start import StartOptions
 from trainer.model import parts
 from trainer.model.state import State
 from trainer.model.steps import EvaluationLoop, TrainLoop
 from trainer.reporting.reporter import Reporter
 from trainer.task import Task
-from trainer.training import preemption
+from trainer.training import facts, preemption
 from trainer.training.early_stop import EarlyStop
 from trainer.training.schedule import Schedule
 
@@ -101,22 +101,16 @@ def assemble(
     directory = RunDirectory(choices.directory())
     sources = parts.seeded_sources(task, choices.seed)
     examples = data.split(sources, "train")
-    record = run_record.settle(
-        choices, task.hyperparameters(), _facts(examples), allowed=start.allow_change
-    )
+    record = _settled(choices, task, sources, start)
     schedule = _schedule(choices, examples)
-    inputs, state = _inputs(choices, task, sources)
+    inputs, state = _built(choices, task, sources)
+    record = facts.with_stream(record, inputs, allowed=bool(start.allow_change))
     valid = data.split(sources, "valid") if "valid" in sources else None
-    size = choices.eval_batch_size
-    evaluation = _evaluation(task, valid, state, size, choices.rules())
+    evaluation = _evaluation(choices, task, valid, state)
     best = choices.rules() if evaluation else ()
-    reporter = Reporter(
-        directory.summaries,
-        progress=progress,
-        total_steps=schedule.total,
-        batch_size=choices.batch_size,
-    )
-    store = Store(directory, choices.retention())
+    reporter = _reporter(choices, directory, schedule, progress)
+    noting = run_record.note_commits(directory)
+    store = Store(directory, choices.retention(), on_commit=noting)
     return Run(
         directory=directory,
         record=record,
@@ -132,25 +126,42 @@ def assemble(
         inputs=inputs,
         train_loop=TrainLoop(task, state, inputs),
         evaluation=evaluation,
-        figures=parts.figures(task, valid, state.networks, size),
+        figures=parts.figures(task, valid, state.networks, choices.eval_batch_size),
         reporter=reporter,
         stop=stop,
     )
 
 
-def _inputs(
+def _settled(
+    choices: RunOptions, task: Task, sources: Mapping[str, Any], start: StartOptions
+) -> run_record.Record:
+    examples = data.split(sources, "train")
+    known = facts.of_data(sources, examples)
+    allowed = start.allow_change
+    return run_record.settle(choices, task.hyperparameters(), known, allowed=allowed)
+
+
+def _built(
     choices: RunOptions, task: Task, sources: Mapping[str, Any]
 ) -> tuple[parts.Inputs, State]:
-    inputs, state = parts.build(
+    return parts.build(
         task,
         sources,
         batch_size=choices.batch_size,
         seed=choices.seed,
         ema=choices.ema,
     )
-    if isinstance(inputs, stream.Stream):
-        inputs.check()
-    return inputs, state
+
+
+def _reporter(
+    choices: RunOptions, directory: RunDirectory, schedule: Schedule, progress: str
+) -> Reporter:
+    return Reporter(
+        directory.summaries,
+        progress=progress,
+        total_steps=schedule.total,
+        batch_size=choices.batch_size,
+    )
 
 
 def _saver(
@@ -158,13 +169,6 @@ def _saver(
 ) -> Saver:
     stops = choices.on_save_error == "stop"
     return Saver(store, state, stops=stops, before=reporter.flush)
-
-
-def _facts(examples: Any) -> dict[str, Any]:
-    """What the numbers depend on besides the choices: the training data's outline."""
-    if isinstance(examples, tf.data.Dataset):
-        return {"train_data": stream.describe(examples)}
-    return {"train_data": f"{len(examples)} examples"}
 
 
 def _schedule(choices: RunOptions, examples: Any) -> Schedule:
@@ -193,14 +197,19 @@ def _schedule(choices: RunOptions, examples: Any) -> Schedule:
 
 
 def _evaluation(
-    task: Task, valid: Any, state: State, batch_size: int, rules: tuple[Best, ...]
+    choices: RunOptions, task: Task, valid: Any, state: State
 ) -> EvaluationLoop | None:
     """The evaluation of `valid`, if the task has it; checks the metrics of `--best`."""
     if valid is None:
         return None
-    batches = data.ordered(valid, batch_size)
-    evaluation = EvaluationLoop(task, state.networks, batches)
-    for rule in rules:
+    evaluation = EvaluationLoop(
+        task,
+        state.networks,
+        data.ordered(valid, choices.eval_batch_size),
+        metrics=state.metrics,
+        allow_inexact=choices.allow_inexact,
+    )
+    for rule in choices.rules():
         if rule.metric not in evaluation.names:
             raise ConfigError(
                 f"--best={rule}: the task has no metric {rule.metric!r}."

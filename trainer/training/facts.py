@@ -1,0 +1,100 @@
+"""What a run depends on besides its choices: the data, the code and the machine.
+
+Each is recorded at the first start and compared at each later one, so that a difference
+is refused or told before the first step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+from trainer.checkpoint import environment
+from trainer.checkpoint.manifest import Manifest
+from trainer.config.options import ConfigError
+from trainer.config.run_record import Record
+from trainer.data import fingerprint
+from trainer.data.datasets import describe
+from trainer.data.stream import Stream
+from trainer.model.fingerprint import digest
+from trainer.model.parts import Inputs
+from trainer.model.state import State
+from trainer.model.steps import TrainLoop
+
+
+def of_data(sources: Any, examples: Any) -> dict[str, Any]:
+    """The outline of the training data, and what can be told of each split; JSON.
+
+    Args:
+      sources: of the task, by split.
+      examples: the split `train`.
+    """
+    streamed = isinstance(examples, tf.data.Dataset)
+    outline = describe(examples) if streamed else f"{len(examples)} examples"
+    return {"train_data": outline, "data": fingerprint.fingerprint(sources)}
+
+
+def with_stream(record: Record, inputs: Inputs, *, allowed: bool) -> Record:
+    """Opens a training stream, once, and compares its first batch.
+
+    Raises:
+      stream.StreamError: its position can't be saved.
+      options.ConfigError: its first batch is another one, and that is not allowed.
+    """
+    if not isinstance(inputs, Stream):
+        return record
+    return record.with_fact(
+        "first_batch",
+        inputs.check(),
+        allowed=allowed,
+        problem="the training stream begins with other examples",
+        allow="data",
+    )
+
+
+def with_code(
+    record: Record, train_loop: TrainLoop, state: State, *, allowed: bool
+) -> Record:
+    """Compares the traced train loop and the optimizers' settings.
+
+    Raises:
+      options.ConfigError: they are other ones, and that is not allowed.
+    """
+    return record.with_fact(
+        "code",
+        digest(train_loop.traced, state.optimizers),
+        allowed=allowed,
+        problem="the task's code or constants changed: it traces another graph (a "
+        "constant that is drawn, or read from the clock or the environment, is another "
+        "one at each start)",
+        allow="code",
+    )
+
+
+def check_machine(record: Record, found: Manifest | None, *, required: bool) -> Record:
+    """Tells what of the machine and the versions is different since a checkpoint.
+
+    Args:
+      record: of the run.
+      found: the checkpoint that the run goes on from.
+      required: whether nothing may be different.
+
+    Raises:
+      options.ConfigError: something is, and nothing may be.
+    """
+    if found is None:
+        return record
+    different = environment.differences(found.versions, found.machine)
+    if not different:
+        return record
+    lines = "\n".join(f"  {k}: {v[0]} then, {v[1]} now" for k, v in different.items())
+    text = f"the machine is not the one that saved step {found.step}:\n{lines}"
+    if required:
+        raise ConfigError(
+            f"{text}\nThe same bits need the same one (--require_same_machine). Go "
+            "back to it, or leave the option out to go on here."
+        )
+    logging.warning("%s\nFrom here on the bits may be other ones.", text)
+    return record.noted(machine={k: list(v) for k, v in different.items()})
