@@ -672,5 +672,5 @@ def test_a_registered_task_trains_resumes_and_is_evaluated(tmp_path, name):
     tasks.assert_same_run(straight, run_dir)
     chosen = {**tasks.CHOICES, **choices, "run_dir": str(run_dir), "best": task.best}
     entry = catalog.select(run_dir, "latest", ())
-    metrics = evaluate.evaluate(options.RunOptions(**chosen), task, entry)
+    metrics = evaluate.evaluate_checkpoint(options.RunOptions(**chosen), task, entry)
     assert metrics == tasks.manifest(run_dir / "recent/ckpt-3")["metrics"] != {}

@@ -115,7 +115,7 @@ def test_a_checkpoint_is_evaluated_as_the_training_did(plain):
     choices = options.RunOptions(task="tasks:Plain", run_dir=str(plain), batch_size=8)
     rule = retention.Best("loss", "min", 2)
     for entry in catalog.ranked(plain / "best/loss", rule):
-        found = evaluate.evaluate(choices, tasks.Plain(), entry)
+        found = evaluate.evaluate_checkpoint(choices, tasks.Plain(), entry)
         assert found == entry.manifest.metrics
 
 

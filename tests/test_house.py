@@ -224,7 +224,12 @@ def test_this_is_all_that_is_public():
         "KeepstepError",
         "Task",
         "__version__",
+        "evaluate",
+        "export",
+        "predict",
         "register",
+        "restore_weights",
+        "train",
     ]
     for name in trainer.__all__:
         assert getattr(trainer, name) is not None

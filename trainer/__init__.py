@@ -14,12 +14,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trainer.api import evaluate, export, predict, train
     from trainer.checkpoint.fit_callback import KeeperCallback
     from trainer.checkpoint.keeper import Keeper
     from trainer.errors import KeepstepError
+    from trainer.inference.restore import restore_weights
     from trainer.task import Task, register
 
 __version__ = "0.2.0.dev0"
+__all__ = [
+    "Keeper",
+    "KeeperCallback",
+    "KeepstepError",
+    "Task",
+    "__version__",
+    "evaluate",
+    "export",
+    "predict",
+    "register",
+    "restore_weights",
+    "train",
+]
 # Where each public name lives. The modules for authors of tasks are `task`, `data` and
 # `figures`.
 _HOMES = {
@@ -27,16 +42,13 @@ _HOMES = {
     "KeeperCallback": "trainer.checkpoint.fit_callback",
     "KeepstepError": "trainer.errors",
     "Task": "trainer.task",
+    "evaluate": "trainer.api",
+    "export": "trainer.api",
+    "predict": "trainer.api",
     "register": "trainer.task",
+    "restore_weights": "trainer.inference.restore",
+    "train": "trainer.api",
 }
-__all__ = [
-    "Keeper",
-    "KeeperCallback",
-    "KeepstepError",
-    "Task",
-    "__version__",
-    "register",
-]
 
 
 def __getattr__(name: str) -> Any:

@@ -34,8 +34,8 @@ def run(asked: Asked, package: str) -> int:
         from trainer.config import tasks
         from trainer.inference import evaluate
     task = tasks.of(asked.run, package=package)
-    metrics = evaluate.evaluate(
-        asked.run, task, entry, split=examples.split, path=examples.data
+    metrics = evaluate.evaluate_checkpoint(
+        asked.run, task, entry, split=examples.split, examples=examples.data
     )
     row = {"step": entry.step, "path": str(entry.prefix)}
     row["split"] = examples.data or examples.split

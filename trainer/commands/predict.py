@@ -55,18 +55,12 @@ def run(asked: Asked, package: str) -> int:
     examples, path = asked.make(ExampleOptions), asked.make(PredictOptions).output
     with asked.tensorflow():
         from trainer.config import tasks
-        from trainer.inference import loaded
+        from trainer.inference.predict import predict_examples
         from trainer.model import prediction
     task = tasks.of(asked.run, package=package)
-    found = loaded.load(asked.run, task, entry)
-    predictor = prediction.Predictor(task, found.state.networks, found.spec())
-    batches = found.examples(
-        asked.run.eval_batch_size,
-        split=examples.split,
-        path=examples.data,
-        names=predictor.inputs,
+    predicted = predict_examples(
+        asked.run, task, entry, split=examples.split, examples=examples.data
     )
-    predicted = (one for _, one in predictor.run(batches))
     if not path:
         _print(prediction.as_lines(predicted), asked.json)
         return console.DONE

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from trainer.checkpoint import catalog
 from trainer.config import options
 from trainer.inference import loaded
-from trainer.model import steps
+from trainer.model.evaluation import EvaluationLoop
 from trainer.task import Task
 
 
-def evaluate(
+def evaluate_checkpoint(
     choices: options.RunOptions,
     task: Task,
     entry: catalog.Entry,
     *,
     split: str = "valid",
-    path: str = "",
+    examples: str | Mapping[str, Any] = "",
 ) -> dict[str, float]:
     """The means of the task's values over every example.
 
@@ -24,14 +27,17 @@ def evaluate(
       task: of the run.
       entry: the checkpoint.
       split: of the task's data.
-      path: of an `.npz` to use instead; "" for none.
+      examples: an `.npz`, or arrays `[N, ...]` by name, to use instead; "" for none.
 
     Raises:
       options.ConfigError: the task has no such split.
-      data.DataError: the file that was given does not have what is needed.
+      data.DataError: the examples do not have what is needed.
       selection.DamagedCheckpointError: the files are not what was committed.
       compatibility.IncompatibleCheckpointError: the networks are not those of the task.
     """
     found = loaded.load(choices, task, entry)
-    batches = found.examples(choices.eval_batch_size, split=split, path=path)
-    return steps.EvaluationLoop(task, found.state.networks, batches).run() or {}
+    batches = found.examples(choices.eval_batch_size, split=split, given=examples)
+    evaluation = EvaluationLoop(
+        task, found.state.networks, batches, metrics=found.state.metrics
+    )
+    return evaluation.run() or {}

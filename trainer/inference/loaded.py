@@ -49,28 +49,34 @@ class Restored:
         batch_size: int,
         *,
         split: str = "valid",
-        path: str = "",
+        given: str | Mapping[str, Any] = "",
         names: Iterable[str] | None = None,
     ) -> tf.data.Dataset:
-        """The batches of a split, or of the user's own file.
+        """The batches of a split, or of the user's own examples.
 
         Args:
           batch_size: of all but the last.
           split: of the task's data.
-          path: of an `.npz` to use instead; "" for none.
-          names: what a file must have; everything, if None.
+          given: an `.npz`, or arrays `[N, ...]` by name, to use instead; "" for none.
+          names: what these must have; everything, if None.
 
         Raises:
           options.ConfigError: the task has no such split.
-          data.DataError: the file does not have what is needed.
+          data.DataError: the examples do not have what is needed.
         """
-        if not path:
+        if not given:
             return data.ordered(self._split(split), batch_size)
         spec = self.spec()
         wanted = list(spec if names is None else names)
-        arrays = data.npz(path, wanted)
+        place = given if isinstance(given, str) else "the examples"
+        arrays = data.npz(given, wanted) if isinstance(given, str) else given
+        if missing := [name for name in wanted if name not in arrays]:
+            raise data.DataError(
+                f"{place} have no array {missing[0]!r}; expected {', '.join(wanted)}."
+            )
         fitting = {
-            name: _fitting(path, name, arrays[name], spec[name]) for name in wanted
+            name: _fitting(place, name, np.asarray(arrays[name]), spec[name])
+            for name in wanted
         }
         return data.ordered(data.Arrays(fitting), batch_size)
 

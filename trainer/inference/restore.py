@@ -1,8 +1,8 @@
 """The best weights of a run, in a script of your own: no flags, no task.
 
-    from trainer import restore
+    import trainer
 
-    restore.weights(model, "runs/digits")      # a built Keras model; the best weights
+    trainer.restore_weights(model, "runs/digits")      # a built Keras model
 
 With TensorFlow alone, without a line of ours and without the check of every byte:
 
@@ -24,7 +24,7 @@ from trainer.config import options, run_record
 from trainer.model.weights import read
 
 
-def weights(
+def restore_weights(
     model: keras.Model,
     run_dir: str | os.PathLike[str],
     checkpoint: str = layout.BEST,
@@ -76,3 +76,6 @@ def weights(
     for variable, value in zip(model.variables, values.values(), strict=True):
         variable.assign(value)
     return mark
+
+
+weights = restore_weights  # as 0.1.0 called it: `restore.weights`

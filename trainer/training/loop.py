@@ -50,6 +50,11 @@ class Outcome:
     stopped_early: bool
     inexact: tuple[str, ...] = ()
 
+    @property
+    def exit_code(self) -> int:
+        """For the process: 0 if complete; 75 if the same command is to be run again."""
+        return 75 if self.stopped_by else 0
+
 
 def train(
     choices: RunOptions,

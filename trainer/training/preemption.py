@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import types
 from collections.abc import Iterator
 from typing import final
@@ -65,8 +66,14 @@ class Request:
 
 @contextlib.contextmanager
 def listening() -> Iterator[Request]:
-    """Gives a `Request` that the first of the signals fills."""
+    """Gives a `Request` that the first of the signals fills.
+
+    Signals reach the main thread of a process only: elsewhere nobody fills it.
+    """
     request = Request()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def restore() -> None:

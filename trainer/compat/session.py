@@ -1,0 +1,55 @@
+"""What a process has one of: Keras' names and seeds, TensorFlow's, op determinism.
+
+with session.borrowed():
+...                      # begin anew as you like
+# the caller's names, seeds and generators are as they were
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+from keras.src.backend.common import global_state
+from tensorflow.python.eager import context
+from tensorflow.python.framework import config
+
+RNG = "_rng"
+
+
+@contextlib.contextmanager
+def borrowed() -> Iterator[None]:
+    """Puts back, in the end, what the block changes for the whole process.
+
+    Private: Keras' `global_state.GLOBAL_STATE_TRACKER` and `GLOBAL_SETTINGS_TRACKER`;
+    of TensorFlow's context the attributes `_seed` and `_rng`; of its `config`
+    `is_op_determinism_enabled` and `disable_op_determinism`.
+
+    Reason: a run begins names and seeds anew, and the other models of a notebook go on
+    with theirs. Risk: if a name goes, `trainer.train` fails; the commands don't use it.
+    Public alternative: seeds can be set, not read; names can be begun anew only.
+    """
+    trackers = ("GLOBAL_STATE_TRACKER", "GLOBAL_SETTINGS_TRACKER")
+    keras_state = [getattr(global_state, name) for name in trackers]
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    generator = tf.random.get_global_generator()
+    eager = context.context()
+    # There is no `_rng` before the first seed is set.
+    seed, numbers = eager._seed, getattr(eager, RNG, None)
+    deterministic = config.is_op_determinism_enabled()
+    try:
+        yield
+    finally:
+        for name, state in zip(trackers, keras_state, strict=True):
+            setattr(global_state, name, state)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        tf.random.set_global_generator(generator)
+        eager._seed = seed
+        if numbers is not None:
+            eager._rng = numbers
+        if not deterministic:
+            config.disable_op_determinism()

@@ -1,0 +1,48 @@
+"""Predictions of one checkpoint for a split, or for examples of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trainer.checkpoint import catalog
+from trainer.config import options
+from trainer.inference import loaded
+from trainer.model import prediction
+from trainer.task import Task
+
+
+def predict_examples(
+    choices: options.RunOptions,
+    task: Task,
+    entry: catalog.Entry,
+    *,
+    split: str = "valid",
+    examples: str | Mapping[str, Any] = "",
+) -> Iterator[prediction.Arrays]:
+    """What the task's `predictions` says of each example, batch by batch.
+
+    Args:
+      choices: of the run.
+      task: of the run.
+      entry: the checkpoint.
+      split: of the task's data.
+      examples: an `.npz`, or arrays `[N, ...]` by name, to use instead; "" for none.
+
+    Yields:
+      Arrays `[B, ...]` by name, every example exactly once and in order.
+
+    Raises:
+      options.ConfigError: the task has no such split.
+      data.DataError: the examples do not have what is needed.
+      task.TaskError: the task does not say what it predicts.
+      selection.DamagedCheckpointError: the files are not what was committed.
+      compatibility.IncompatibleCheckpointError: the networks are not those of the task.
+    """
+    found = loaded.load(choices, task, entry)
+    predictor = prediction.Predictor(task, found.state.networks, found.spec())
+    batches = found.examples(
+        choices.eval_batch_size, split=split, given=examples, names=predictor.inputs
+    )
+    for _, predicted in predictor.run(batches):
+        yield predicted
