@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from trainer import task
-from trainer.compat import autograph, datasets, events, networks, tracking
+from trainer.compat import autograph, datasets, events, networks, session, tracking
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PRIVATE = ("tensorflow.python", "tensorflow.core", "keras.src", "tensorboard")
@@ -280,6 +280,64 @@ def test_events_protos_metadata_record_writer_and_accumulator(tmp_path, plugin):
     metadata = read.SummaryMetadata("tag")
     name = {"scalar": "scalars", "image": "images", "text": "text"}[plugin]
     assert (found.step, metadata.plugin_data.plugin_name) == (3, name)
+
+
+def test_networks_initial_epoch():
+    model = keras.Sequential([keras.layers.Input([1]), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    networks.begin_at_epoch(model, 2)
+    x = np.zeros([2, 1])
+    assert model.fit(x, x, epochs=4, verbose=0).epoch == [2, 3]
+    networks.begin_at_epoch(model, None)
+    assert model.fit(x, x, epochs=2, verbose=0).epoch == [0, 1]
+
+
+def test_session_global_state_seed_and_rng():
+    def numbers():
+        return [tf.random.uniform([]).numpy(), keras.random.uniform([]).numpy()]
+
+    keras.utils.set_random_seed(3)
+    expected = numbers()
+    keras.utils.set_random_seed(3)
+    before = keras.layers.Dense(1).name
+    with session.borrowed():
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(9)
+        assert numbers() != expected
+        assert keras.layers.Dense(1).name == "dense"
+    assert numbers() == expected
+    assert keras.layers.Dense(1).name not in ("dense", before)
+
+
+def test_session_op_determinism_enabled():
+    from tensorflow.python.framework import config
+
+    before = config.is_op_determinism_enabled()
+    config.disable_op_determinism()
+    with session.borrowed():
+        tf.config.experimental.enable_op_determinism()
+    assert not config.is_op_determinism_enabled()
+    if before:
+        tf.config.experimental.enable_op_determinism()
+
+
+def test_tracking_save_as_and_table_marks(tmp_path):
+    table = tf.lookup.experimental.DenseHashTable(tf.int64, tf.int64, -1, -2, -3)
+    assert [int(one) for one in tracking.table_marks(table)] == [-2, -3]
+    node = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, 0)
+    content = {"-keys": tf.constant(["a"]), "-values": tf.constant([1], tf.int64)}
+    tracking.save_as(node, lambda: content)
+    path = tf.train.Checkpoint(node=node).write(str(tmp_path / "table"))
+    saved = tf.train.load_checkpoint(path)
+    (key,) = [k for k in saved.get_variable_to_shape_map() if k.endswith("-keys")]
+    assert saved.get_tensor(key).tolist() == [b"a"]
+
+
+def test_datasets_filename(tmp_path):
+    numbers = tf.data.Dataset.range(3)
+    assert datasets.filename(numbers.cache(str(tmp_path / "x"))) == str(tmp_path / "x")
+    assert datasets.filename(numbers.cache()) == ""
+    assert datasets.filename(numbers) == ""
 
 
 def private_names(tree):
