@@ -298,8 +298,8 @@ def test_session_global_state_seed_and_rng():
 
     keras.utils.set_random_seed(3)
     expected = numbers()
-    keras.utils.set_random_seed(3)
     before = keras.layers.Dense(1).name
+    keras.utils.set_random_seed(3)
     with session.borrowed():
         keras.utils.clear_session()
         keras.utils.set_random_seed(9)
