@@ -36,6 +36,17 @@ def test_the_task_of_the_readme_trains_from_another_directory(tmp_path):
     assert (tmp_path / "runs" / "Rings" / "recent" / "checkpoint").exists()
 
 
+def test_the_commands_are_functions(tmp_path):
+    (tmp_path / "rings.py").write_text(example("rings.py"))
+    (tmp_path / "script.py").write_text(f"import sys\nsys.path.append({str(ROOT)!r})\n")
+    with (tmp_path / "script.py").open("a") as script:
+        script.write(example("functions"))
+    done = run("script.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^469 {'accuracy': (0\.9|1)", done.stdout, re.MULTILINE)
+    assert list((tmp_path / "runs/rings/exports/keras").iterdir())
+
+
 @pytest.mark.parametrize("name", ["open", "weights"])
 def test_a_checkpoint_is_read_with_the_lines_of_the_readme(reference, tmp_path, name):
     """The lines name the run directory of the main job: one is linked there."""
@@ -72,12 +83,12 @@ def test_every_module_has_its_line_in_the_build_document():
         path.relative_to(ROOT / "trainer").with_suffix("").as_posix()
         for path in paths
         if path.name != "__init__.py"
-    } | {"data"}
+    }
     assert named - set(FORMATS) == modules
 
 
 def test_the_documents_name_only_flags_that_exist():
     flags = {name for one in command_line.NAMES for name in command_line.fields_of(one)}
-    flags |= {"flagfile", "flag", "help", "version", "logdir"}
+    flags |= {"flagfile", "flag", "help", "version", "logdir", "option"}
     named = set(re.findall(r"(?<![\w-])--([a-z_]+)", README + BUILD))
     assert named <= flags
