@@ -2,7 +2,7 @@
 
 import sys
 
-from trainer.__main__ import main
+from trainer.commands import cli
 
 if __name__ == "__main__":
-    sys.exit(main(package="models"))
+    sys.exit(cli.main(sys.argv, package="models"))

@@ -11,15 +11,7 @@ draws the whole house. TensorFlow is imported when something here first needs it
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from trainer.api import evaluate, export, predict, train
-    from trainer.checkpoint.fit_callback import KeeperCallback
-    from trainer.checkpoint.keeper import Keeper
-    from trainer.errors import KeepstepError
-    from trainer.inference.restore import restore_weights
-    from trainer.task import Task, register
+from typing import Any
 
 __version__ = "0.2.0.dev0"
 __all__ = [
@@ -35,19 +27,19 @@ __all__ = [
     "restore_weights",
     "train",
 ]
-# Where each public name lives. The modules for authors of tasks are `task`, `data` and
-# `figures`.
+# Where each public name lives; `__init__.pyi` has the types. The modules for authors of
+# tasks are `task`, `data` and `figures`.
 _HOMES = {
     "Keeper": "trainer.checkpoint.keeper",
     "KeeperCallback": "trainer.checkpoint.fit_callback",
     "KeepstepError": "trainer.errors",
     "Task": "trainer.task",
-    "evaluate": "trainer.api",
-    "export": "trainer.api",
-    "predict": "trainer.api",
+    "evaluate": "trainer.commands.functions",
+    "export": "trainer.commands.functions",
+    "predict": "trainer.commands.functions",
     "register": "trainer.task",
     "restore_weights": "trainer.inference.restore",
-    "train": "trainer.api",
+    "train": "trainer.commands.functions",
 }
 
 

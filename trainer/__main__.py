@@ -1,26 +1,15 @@
-"""The program: `keepstep` where it is installed, `python -m trainer`, and `run.py`."""
+"""The program, installed: `keepstep`, or `python -m trainer`."""
 
 from __future__ import annotations
 
 import sys
 
-from trainer.commands import cli, console
-from trainer.config import options, shipped
+from trainer.commands import cli
 
 
-def main(package: str = "") -> int:
-    """Runs the command of `sys.argv`; gives the exit code.
-
-    Args:
-      package: where the registered tasks are; the shipped ones, if not given.
-    """
-    try:
-        package = package or shipped.tasks_package()
-        arguments = shipped.with_flagfiles(sys.argv, package)
-    except options.ConfigError as error:
-        console.say(f"{type(error).__name__}: {error}", error=True)
-        return console.WRONG
-    return cli.main(arguments, package=package)
+def main() -> int:
+    """Runs the command of `sys.argv`; gives the exit code."""
+    return cli.main(sys.argv)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,15 @@ from collections.abc import Sequence
 import trainer
 from trainer.checkpoint import locks, selection
 from trainer.commands import command_line, console, help
-from trainer.config import flagfiles, options
+from trainer.config import flagfiles, options, shipped
 
 
-def main(argv: Sequence[str], *, package: str) -> int:
+def main(argv: Sequence[str], *, package: str = "") -> int:
     """Runs one command.
 
     Args:
       argv: `[program, COMMAND, --flag=value, ...]`, the command anywhere.
-      package: where the registered tasks are.
+      package: where the registered tasks are; that of the shipped ones, if not given.
 
     Returns:
       The exit code.
@@ -30,7 +30,8 @@ def main(argv: Sequence[str], *, package: str) -> int:
     unread: options.ConfigError | None = None
     words = flagfiles.Words(tuple(argv[1:]), tuple(argv[1:]))
     try:
-        words = flagfiles.opened(argv[1:])
+        package = package or shipped.tasks_package()
+        words = flagfiles.opened(shipped.with_flagfiles(argv, package)[1:])
     except options.ConfigError as error:
         unread = error
     as_json = command_line.wants_json(words.every)
