@@ -160,11 +160,20 @@ def test_steps_and_epochs_are_one_too_many():
         parse("--steps=10", "--epochs=2.5")
 
 
-@pytest.mark.parametrize("sign", ["[", "]", "*", "?"])
-def test_a_run_dir_that_tensorflow_takes_for_a_pattern_is_refused(sign):
-    name = f"runs/lr{sign}1"
-    expected = re.escape(f"--run_dir={name} has a {sign!r} in it: TensorFlow takes")
-    expected += ".*Choose a name without"
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *((f"runs/lr{one}1", r"has a .* in it: TensorFlow takes") for one in "[]*?"),
+        ("runs\\\\a", r"has a '\\\\' in it.*Choose a name without \[ \] \* \? \\"),
+        ("gs://bucket/a", "begins with 'gs://', and runs are kept on local or mounted"),
+        ("s3://bucket", "begins with 's3://'.*Give the path of a directory"),
+        ("runs/a\nb", "has characters that can't be printed"),
+        ("runs/\x1b[2J", "has a '\\[' in it"),
+        ("runs/\udcff", "has characters .*locale or TensorFlow.*plain characters"),
+    ],
+)
+def test_a_run_dir_that_could_not_be_read_back_is_refused(name, text):
+    expected = f"--run_dir: {re.escape(repr(name))} {text}"
     with pytest.raises(options.ConfigError, match=expected):
         options.RunOptions(run_dir=name)
 

@@ -31,7 +31,7 @@ from absl import logging
 from trainer.checkpoint import compatibility, environment, layout, locks, selection
 from trainer.checkpoint.best import records_after
 from trainer.checkpoint.catalog import Entry
-from trainer.checkpoint.layout import RunDirectory
+from trainer.checkpoint.layout import RunDirectory, check_name
 from trainer.checkpoint.manifest import Draft, Manifest
 from trainer.checkpoint.retention import Best, Rules
 from trainer.checkpoint.saver import Saver
@@ -60,6 +60,7 @@ class Keeper:
         thread that saves; an error of it is logged.
 
     Raises:
+      layout.PlaceError: TensorFlow can't read checkpoints in a directory of that name.
       ValueError: `best` is not of that form, or `keep_recent` is not at least 1.
     """
 
@@ -75,6 +76,7 @@ class Keeper:
     ) -> None:
         if keep_recent < 1:
             raise ValueError(f"keep_recent={keep_recent}: expected at least 1.")
+        check_name(os.fspath(directory))
         texts = [best] if isinstance(best, str) else best
         self._rules = Rules(
             keep_recent=keep_recent,

@@ -45,6 +45,8 @@ LIST = "checkpoint"
 # Names are matched whole; the numbers are those that a step can have.
 MANIFEST = re.compile(r"ckpt-(0|[1-9]\d{0,17})\.json", re.ASCII)
 DATA = re.compile(r"ckpt-(\d{1,18})\.(index|data-\d{5}-of-\d{5})", re.ASCII)
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_PATTERN = re.compile(r"[\[\]*?\\]")
 _OWNED = ("recent", "best", "averaged", "exports", "summaries", "abandoned")
 
 
@@ -83,6 +85,40 @@ def data_files(directory: pathlib.Path, step: int) -> list[pathlib.Path]:
     matches = (DATA.fullmatch(name) for name in files.names(directory))
     names = sorted(m[0] for m in matches if m and int(m[1]) == step)
     return [directory / name for name in names]
+
+
+class PlaceError(KeepstepError, ValueError):
+    """A directory has a name under which TensorFlow could not read checkpoints back."""
+
+
+def check_name(directory: str) -> None:
+    """Makes sure that checkpoints in a directory of that name can be read back.
+
+    Raises:
+      PlaceError: they can't; says why.
+    """
+    if match := _ADDRESS.match(directory):
+        raise PlaceError(
+            f"{directory!r} begins with {match[0]!r}, and runs are kept on local or "
+            "mounted file systems only. Give the path of a directory."
+        )
+    if match := _PATTERN.search(directory):
+        raise PlaceError(
+            f"{directory!r} has a {match[0]!r} in it: TensorFlow takes that for a "
+            "pattern and could not read its checkpoints back. Choose a name without "
+            "[ ] * ? \\."
+        )
+    try:
+        os.fsencode(directory).decode("utf-8")
+    except UnicodeError:
+        unprintable = True
+    else:
+        unprintable = not all(one.isprintable() for one in directory)
+    if unprintable:
+        raise PlaceError(
+            f"{directory!r} has characters that can't be printed, or that this locale "
+            "or TensorFlow can't hold. Choose a name of plain characters."
+        )
 
 
 @final

@@ -22,6 +22,7 @@ from typing import Any, TextIO
 from absl import logging as absl_logging
 
 from trainer.commands import tables
+from trainer.config.fields import ConfigError
 from trainer.reporting.plain_text import plain
 
 # Exit codes: done; failed; the command line is wrong; another process holds the run;
@@ -137,6 +138,7 @@ def quiet_import(debug: bool, *, threads: int = 0) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    check_temporary()
     sys.stderr.flush()
     real = os.dup(2)
     with tempfile.TemporaryFile() as hidden:
@@ -151,6 +153,21 @@ def quiet_import(debug: bool, *, threads: int = 0) -> Iterator[None]:
         finally:
             os.dup2(real, 2)
             os.close(real)
+
+
+def check_temporary() -> None:
+    """Makes sure that TensorFlow can write the files that it needs for a moment.
+
+    Raises:
+      ConfigError: there is no directory for them.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"there is no directory for temporary files ({error.strerror}). Set TMPDIR "
+            "to one that can be written to."
+        ) from error
 
 
 def _begin_tensorflow(threads: int) -> None:

@@ -28,7 +28,7 @@ class ProveOptions(Checked):
     """How hard the proof is."""
 
     kills: int = option(
-        20, COMMAND, "N", "Number of processes to kill in all.", minimum=0
+        20, COMMAND, "N", "Number of processes to kill in all.", minimum=1
     )
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import re
 
 from trainer.checkpoint import retention
+from trainer.checkpoint.layout import PlaceError, check_name
 from trainer.config.fields import (
     COMMAND,
     RUN,
@@ -28,7 +28,6 @@ from trainer.config.fields import (
 __all__ = ["EXPORTS", "ConfigError", "RunOptions", "suggest"]
 
 EXPORTS = ("saved_model", "keras", "h5", "weights")
-_FORBIDDEN = re.compile(r"[\[\]*?]")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,12 +173,10 @@ class RunOptions(Checked):
                 "--on_nonfinite=rewind goes back to where --save_every_steps saved, so "
                 "that what follows does not hang on the clock: give both."
             )
-        if match := _FORBIDDEN.search(self.run_dir):
-            raise ConfigError(
-                f"--run_dir={self.run_dir} has a {match[0]!r} in it: TensorFlow takes "
-                "that for a pattern and could not read its checkpoints back. Choose a "
-                "name without [ ] * ?."
-            )
+        try:
+            check_name(self.run_dir)
+        except PlaceError as error:
+            raise ConfigError(f"--run_dir: {error}") from None
         self._check_best()
 
     def _check_best(self) -> None:
