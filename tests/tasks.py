@@ -24,8 +24,10 @@ from absl import logging as absl_logging
 from tensorboard.backend.event_processing import event_accumulator
 
 from trainer import data, task
-from trainer.checkpoint import retention, store, upkeep
-from trainer.checkpoint.manifest import Manifest
+from trainer.checkpoint.layout import RunDirectory
+from trainer.checkpoint.manifest import Draft
+from trainer.checkpoint.retention import Best, Rules
+from trainer.checkpoint.store import Store
 from trainer.config import options
 from trainer.config.start import StartOptions
 from trainer.model import state
@@ -258,33 +260,25 @@ def inputs(given: task.Task, seed: int = 0, batch_size: int = 8) -> data.Shuffle
     return data.Shuffled(task=given, source=source, batch_size=batch_size, seed=seed)
 
 
-def draft(current: state.State, step: int, **changes: Any) -> Manifest:
+def draft(current: state.State, step: int, **changes: Any) -> Draft:
     """The state is at `step`; what a manifest says of it before it is saved."""
     current.step.assign(step)
     current.pack()
     fields = {
         "step": step,
         "metrics": {},
-        "files": {},
         "variables": current.describe(),
-        "records": {},
         "config_digest": "c0ffee",
-        "created": 1700000000.25 + step,
         "versions": {"keepstep": "0.1.0"},
     }
-    return Manifest(**(fields | changes))
+    return Draft(**(fields | changes))
 
 
-def keeper(run_dir: pathlib.Path, *best: str, **rules: Any) -> store.Keeper:
-    """The keeper of a run directory that is made whole."""
-    found = store.Keeper(
-        upkeep.Upkeep(
-            run_dir=run_dir,
-            best=tuple(map(retention.Best.parse, best)),
-            **{"keep_recent": 3, "keep_every_steps": 0, **rules},
-        )
-    )
-    found.upkeep.prepare()
+def store(run_dir: pathlib.Path, *best: str, **rules: Any) -> Store:
+    """The store of a run directory that is made whole."""
+    parsed = tuple(map(Best.parse, best))
+    found = Store(RunDirectory(run_dir), Rules(best=parsed, **rules))
+    found.prepare()
     return found
 
 

@@ -3,10 +3,10 @@ import math
 
 import pytest
 
-from trainer.checkpoint import retention
+from trainer.checkpoint.retention import Best, Rules
 
 NAN, INF = math.nan, math.inf
-LOSS, ACCURACY = retention.Best("loss", "min"), retention.Best("accuracy", "max")
+LOSS, ACCURACY = Best("loss", "min"), Best("accuracy", "max")
 
 
 @pytest.mark.parametrize(
@@ -20,9 +20,9 @@ LOSS, ACCURACY = retention.Best("loss", "min"), retention.Best("accuracy", "max"
     ],
 )
 def test_a_rule_is_read_and_told_again(text, rule):
-    best = retention.Best.parse(text)
+    best = Best.parse(text)
     assert (best.metric, best.mode, best.count) == rule
-    assert retention.Best.parse(str(best)) == best
+    assert Best.parse(str(best)) == best
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_rule_is_read_and_told_again(text, rule):
 def test_what_is_no_rule_is_refused_with_an_example(text):
     expected = r"does not say what is best\. Expected name:min\|max\[:count\], such as"
     with pytest.raises(ValueError, match=expected) as caught:
-        retention.Best.parse(text)
+        Best.parse(text)
     assert str(caught.value).startswith(repr(text))
 
 
@@ -112,33 +112,33 @@ def test_a_gain_must_be_more_than_the_delta(rule, value, record, better):
     ],
 )
 def test_the_best_are_kept_best_first(text, values, kept):
-    assert retention.Best.parse(text).top(values) == kept
+    assert Best.parse(text).top(values) == kept
 
 
 def test_a_worse_value_is_never_promoted_over_a_better_one():
     values, kept = {10: 0.3, 20: 0.2, 30: 0.1}, [30, 20]
-    rule = retention.Best("loss", "min", 2)
+    rule = Best("loss", "min", 2)
     assert rule.top(values) == kept
     assert rule.top(values | {40: 0.25}) == kept
     assert rule.top(values | {40: 0.15}) == [30, 40]
 
 
 def test_what_takes_the_place_of_another_must_be_better_by_the_delta():
-    rule = retention.Best("loss", "min", 1, min_delta=0.1)
+    rule = Best("loss", "min", 1, min_delta=0.1)
     assert rule.top({10: 1.0, 20: 0.95}) == [10]
     assert rule.top({10: 1.0, 20: 0.95, 30: 0.85}) == [30]
     assert rule.top({20: 0.95, 30: 0.85}, held=[30]) == [30], "20 was refused before"
 
 
 def test_a_free_place_needs_no_gain():
-    rule = retention.Best("loss", "min", 2, min_delta=0.1)
+    rule = Best("loss", "min", 2, min_delta=0.1)
     assert rule.top({10: 1.0, 20: 0.99}) == [20, 10]
     assert rule.top({10: 1.0, 20: 0.99, 30: 0.95}) == [20, 10]
     assert rule.top({10: 1.0, 20: 0.99, 30: 0.89}) == [30, 20]
 
 
 def test_who_has_a_place_keeps_it_on_a_tie():
-    assert retention.Best("loss", "min").top({10: 1.0, 20: 1.0}, held=[20]) == [20]
+    assert Best("loss", "min").top({10: 1.0, 20: 1.0}, held=[20]) == [20]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_who_has_a_place_keeps_it_on_a_tie():
     ],
 )
 def test_the_newest_steps_are_kept(steps, keep_recent, kept):
-    assert retention.recent(iter(steps), keep_recent=keep_recent) == kept
+    assert Rules(keep_recent=keep_recent).recent(iter(steps)) == kept
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_the_newest_steps_are_kept(steps, keep_recent, kept):
 )
 def test_the_newest_scheduled_one_is_not_pushed_out(every, kept):
     steps = [20, 40, 55, 57, 58]
-    assert retention.recent(steps, keep_recent=2, save_every_steps=every) == kept
+    assert Rules(keep_recent=2, save_every_steps=every).recent(steps) == kept
 
 
 @pytest.mark.parametrize(
@@ -170,4 +170,4 @@ def test_the_newest_scheduled_one_is_not_pushed_out(every, kept):
 )
 def test_multiples_are_kept_for_good_and_each_once(every, kept):
     steps = [60, 10, 20, 30, 40, 50]
-    assert retention.recent(steps, keep_recent=2, keep_every_steps=every) == kept
+    assert Rules(keep_recent=2, keep_every_steps=every).recent(steps) == kept
