@@ -31,6 +31,7 @@ from trainer.checkpoint.store import Store
 from trainer.config import options
 from trainer.config.start import StartOptions
 from trainer.model import state
+from trainer.storage import checked_json
 from trainer.training import loop, preemption
 
 layers = keras.layers
@@ -400,6 +401,10 @@ def cut_back(straight: pathlib.Path, target: pathlib.Path, step: int) -> pathlib
             if later > step:
                 for path in directory.glob(f"ckpt-{later}.*"):
                     path.unlink()
+    body = json.loads((target / "config.json").read_text())
+    if body.pop("committed", step) > step:  # then there was none yet
+        del body[checked_json.DIGEST]
+        checked_json.write(target / "config.json", body)
     return target
 
 

@@ -9,6 +9,7 @@ import tasks
 
 import trainer.inference.average
 from trainer.checkpoint import catalog, compatibility, retention
+from trainer.checkpoint.layout import RunDirectory
 from trainer.config import options
 from trainer.inference import evaluate
 
@@ -36,6 +37,11 @@ def networks(prefix):
         for n, path in enumerate(averaged)
     }
     return {path: raw[path] for path in averages}, averages
+
+
+def ranked(run_dir, rule):
+    directory = RunDirectory(run_dir)
+    return catalog.scan(directory).ranked(directory.best(rule.metric), rule)
 
 
 def test_every_weight_has_an_average_and_so_have_the_statistics(straight):
@@ -114,7 +120,7 @@ def test_an_evaluation_is_of_the_averages(plain):
 def test_a_checkpoint_is_evaluated_as_the_training_did(plain):
     choices = options.RunOptions(task="tasks:Plain", run_dir=str(plain), batch_size=8)
     rule = retention.Best("loss", "min", 2)
-    for entry in catalog.ranked(plain / "best/loss", rule):
+    for entry in ranked(plain, rule):
         found = evaluate.evaluate_checkpoint(choices, tasks.Plain(), entry)
         assert found == entry.manifest.metrics
 
@@ -122,7 +128,7 @@ def test_a_checkpoint_is_evaluated_as_the_training_did(plain):
 def test_the_mean_of_several_is_that_of_their_averages(plain, tmp_path):
     run_dir = shutil.copytree(plain, tmp_path / "run")
     rule = retention.Best("loss", "min", 2)
-    entries = catalog.ranked(run_dir / "best/loss", rule)
+    entries = ranked(run_dir, rule)
     assert len(entries) == 2
     choices = options.RunOptions(
         task="tasks:Plain", run_dir=str(run_dir), batch_size=8, ema=0.9

@@ -17,6 +17,7 @@ import tasks
 import trainer
 from trainer import task
 from trainer.checkpoint import catalog, manifest
+from trainer.checkpoint.layout import RunDirectory
 from trainer.inference import restore
 
 HERE = pathlib.Path(__file__).with_name("golden")
@@ -65,7 +66,7 @@ def run_dir(request, tmp_path):
 
 
 def test_every_byte_of_it_is_still_what_was_committed(run_dir):
-    entries = catalog.scan(run_dir)
+    entries = catalog.scan(RunDirectory(run_dir)).entries
     assert [entry.step for entry in entries] == [6, 6, 4]
     for entry in entries:
         assert entry.manifest is not None, entry.problem
@@ -90,7 +91,11 @@ def test_it_goes_on_where_it_was(run_dir):
 
 
 def test_it_is_evaluated_as_it_was(run_dir):
-    entry = next(e for e in catalog.scan(run_dir) if e.directory.name == "loss")
+    entry = next(
+        e
+        for e in catalog.scan(RunDirectory(run_dir)).entries
+        if e.directory.name == "loss"
+    )
     assert entry.manifest.metrics.keys() == {"loss"}
     given = Golden()
     model = given.networks()

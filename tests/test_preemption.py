@@ -11,7 +11,7 @@ from trainer.training import preemption
 NUMBERS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 TWICE = """
 import os, signal, sys
-from trainer import preemption
+from trainer.training import preemption
 with preemption.listening() as stop:
     os.kill(os.getpid(), signal.SIGTERM)
     print(stop.signal, flush=True)

@@ -1,11 +1,12 @@
 import dataclasses
 import json
+import os
 import re
 
 import pytest
 
 from trainer.checkpoint.layout import RunDirectory
-from trainer.config import completion, flagfiles, flags, options, run_record
+from trainer.config import completion, flagfiles, flags, options, run_record, settings
 from trainer.storage import checked_json
 
 SETTINGS = {"width": 64, "rate": 0.001, "on": True, "decay": None, "sizes": (1, 2)}
@@ -246,8 +247,12 @@ def test_the_flagfile_repeats_the_run(tmp_path, text):
     start(tmp_path, {"text": text, "width": 3}, **choices)
     line = [f"--flagfile={tmp_path / 'run.flags'}", "--run_dir=elsewhere"]
     given = flags.parsed(flagfiles.opened(line).every, [options.RunOptions])
-    expected = choose("elsewhere", set=(f"text={text}", "width=3"), **choices)
-    assert given.make(options.RunOptions) == expected
+    found = given.make(options.RunOptions)
+    kinds = {"text": str, "width": int}
+    assert settings.chosen("", found.set, kinds) == {"text": text, "width": 3}
+    choices["threads"] = len(os.sched_getaffinity(0))
+    expected = choose("elsewhere", set=found.set, **choices)
+    assert found == expected
 
 
 @pytest.mark.parametrize("name", ["run_dir", "output", "checkpoint", "allow_change"])
@@ -264,9 +269,9 @@ def test_an_option_of_a_command_is_never_taken_from_a_run(tmp_path, name):
 
 def test_a_digest_is_as_the_first_release_had_it(tmp_path):
     """Also that of a task with a hyperparameter called like an option of a command."""
-    settings = {"data": "a", "width": 3, "split": 1}
+    given = {"data": "a", "width": 3, "split": 1}
     choices = options.RunOptions(task="t", run_dir=str(tmp_path), seed=2)
-    found = run_record.settle(choices, settings, FACTS)
+    found = run_record.settle(choices, given, FACTS)
     assert found.digest == "67e358f2bc765b636f8d1db510acb325"
 
 

@@ -13,7 +13,7 @@ import pytest
 import tasks
 
 from models import digits
-from trainer.checkpoint import catalog, compatibility, store
+from trainer.checkpoint import compatibility, selection
 from trainer.inference import restore
 
 layers = keras.layers
@@ -261,14 +261,14 @@ def test_a_damaged_checkpoint_is_refused(plain, tmp_path):
     model = dense()
     before = [variable.numpy() for variable in model.variables]
     text = re.escape(f"{run_dir}/best/loss/ckpt-3 is damaged: {path.name} does not")
-    with pytest.raises(store.DamagedCheckpointError, match=text):
+    with pytest.raises(selection.DamagedCheckpointError, match=text):
         restore.weights(model, run_dir)
     assert_has(model, before)
     restore.weights(model, run_dir, "step:3")
 
 
 def test_a_checkpoint_that_is_not_there_is_refused(plain):
-    with pytest.raises(catalog.NoCheckpointError, match=r"no checkpoint of step 7\."):
+    with pytest.raises(selection.NoCheckpointError, match=r"no checkpoint of step 7\."):
         restore.weights(dense(), plain, "step:7")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from test_lookup import Bare
 
+from trainer.checkpoint.layout import RunDirectory
 from trainer.config import completion, options, run_record, tasks, values
 
 
@@ -131,7 +132,7 @@ def test_what_was_recorded_comes_back(tmp_path, monkeypatch, kind):
         directory.mkdir()
         choices = options.RunOptions(task=f"{__name__}:Made", run_dir=str(directory))
         noted = run_record.settle(choices, cls().hyperparameters(), {})
-        run_record.write(directory, noted)
+        run_record.write(RunDirectory(directory), noted)
         assert run_record.settle(choices, cls().hyperparameters(), {}) == noted
         other = task_of(kind, object())  # the default is another one by now
         monkeypatch.setitem(globals(), "Made", other)

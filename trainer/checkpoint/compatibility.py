@@ -23,10 +23,12 @@ class IncompatibleCheckpointError(KeepstepError, ValueError):
 def check_entry(entry: Entry, current: Saveable) -> None:
     """Compares the variables of a checkpoint with those to restore into.
 
+    Where its manifest was written anew and knows none, there is nothing to compare.
+
     Raises:
       IncompatibleCheckpointError: they are other ones.
     """
-    if entry.manifest is not None:
+    if entry.manifest is not None and entry.manifest.variables:
         saved = entry.manifest.variables
         source, advice = str(entry.prefix), current.advice
         check(current.describe(), saved, source=source, advice=advice)
@@ -41,13 +43,9 @@ def check(
 ) -> None:
     """Compares the variables of a checkpoint with the built ones, by name.
 
-    Where nothing is known of those of the checkpoint, there is nothing to compare.
-
     Raises:
       IncompatibleCheckpointError: names `source`, shows what differs, gives `advice`.
     """
-    if not saved:
-        return
     there = {variable.path: variable for variable in saved}
     here = {variable.path: variable for variable in built}
     lines = []

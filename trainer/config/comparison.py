@@ -31,7 +31,8 @@ def of_trajectories(
     What an earlier release did not record yet is not compared.
     """
     before, now = trajectory(there), trajectory(here)
-    different = difference(before, {k: v for k, v in now.items() if k in before})
+    known = {k: v for k, v in now.items() if k in before or k not in _SINCE}
+    different = difference(before, known)
     if reranked(there, here):
         different["best"] = [there["best"], here["best"]]
     return different

@@ -65,13 +65,12 @@ def restore_weights(
         manifest.Variable(v.path, tuple(v.shape), v.dtype)
         for v in model.variables[len(saved) :]
     ]
-    compatibility.check(
-        built,
-        saved,
-        source=str(entry.prefix),
-        advice=f"The model is not the network {network!r} that was trained, or it is "
-        "not built yet: call it on a batch first.",
+    advice = (
+        f"The model is not the network {network!r} that was trained, or it is not built "
+        "yet: call it on a batch first."
     )
+    if mark.variables:
+        compatibility.check(built, saved, source=str(entry.prefix), advice=advice)
     values = read(str(entry.prefix), mark.variables, [network])
     for variable, value in zip(model.variables, values.values(), strict=True):
         variable.assign(value)

@@ -27,7 +27,8 @@ def load_networks(entry: Entry, current: State) -> None:
         for every in (current.describe(), mark.variables)
     )
     source, advice = str(entry.prefix), current.advice
-    compatibility.check(built, saved, source=source, advice=advice)
+    if mark.variables:
+        compatibility.check(built, saved, source=source, advice=advice)
     current.restore_networks(str(entry.prefix))
 
 

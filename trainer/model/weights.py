@@ -40,10 +40,11 @@ def read(
 
     Args:
       prefix: of the checkpoint.
-      saved: what its manifest lists.
+      saved: what its manifest lists; where that is nothing, the paths are numbers.
       networks: of which; `model` is the one of a task with a single one.
     """
     reader = Reader(prefix)
+    saved = saved or _numbered(reader, networks)
     values: dict[str, Any] = {}
     for network in networks:
         paths = [one.path for one in saved if one.path.startswith(f"{network}/")]
@@ -56,6 +57,24 @@ def read(
         if of in values:
             values[of] = average
     return values
+
+
+def _numbered(reader: Reader, networks: Iterable[str]) -> list[manifest.Variable]:
+    """The variables in a file, for which no manifest has names."""
+    parts = {network: names.variables_part(network) for network in networks}
+    parts = {network: part for network, part in parts.items() if reader.has(part)}
+    found = [
+        manifest.Variable(f"{network}/{number}", array.shape, array.dtype.name)
+        for network, part in parts.items()
+        for number, array in enumerate(reader.listed(part))
+    ]
+    if not reader.has(ema.NAME):
+        return found
+    # Averages are of the floating-point ones, in the same order.
+    averaged = [one for one in found if "float" in one.dtype]
+    return found + [
+        dataclasses.replace(one, path=f"{ema.NAME}/{one.path}") for one in averaged
+    ]
 
 
 def take(current: State, values: Mapping[str, Any]) -> Match:
