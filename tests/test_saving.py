@@ -243,9 +243,9 @@ def test_another_error_on_its_way_is_not_hidden_by_that_of_a_save(current, tmp_p
             saver.save(tasks.draft(current, 5))
             raise ArithmeticError("the loss is bad")
 
-    with tasks.logged() as lines:
-        with pytest.raises(ArithmeticError, match="the loss is bad") as error:
-            train()
+    bad = pytest.raises(ArithmeticError, match="the loss is bad")
+    with tasks.logged() as lines, bad as error:
+        train()
     failed = error.value.__context__
     assert isinstance(failed, SaveError)
     assert f"ERROR {failed}" in lines

@@ -96,7 +96,7 @@ def set_aside_damaged(
 
 
 def drop_staging(directory: pathlib.Path) -> None:
-    """Deletes a staging directory, and TensorFlow's list in it, unless more is there."""
+    """Deletes a staging directory that holds TensorFlow's list at most."""
     with contextlib.suppress(OSError):
         write_list(directory, layout.steps(directory))
         directory.rmdir()
