@@ -17,35 +17,47 @@ import sys
 import making
 import pytest
 
-from trainer.checkpoint import catalog, manifest, retention, upkeep
-from trainer.storage import failpoints
+from trainer.checkpoint import catalog, layout, manifest
+from trainer.checkpoint.catalog import Entry
+from trainer.checkpoint.layout import RunDirectory
+from trainer.checkpoint.retention import Best, Rules
+from trainer.checkpoint.upkeep import Upkeep
+from trainer.storage import failpoints, files
 
 HERE = pathlib.Path(__file__).resolve().parent
-RULES = (retention.Best("accuracy", "max", 2), retention.Best("loss", "min"))
+BEST = (Best("accuracy", "max", 2), Best("loss", "min"))
+RULES = Rules(keep_recent=2, keep_every_steps=4, best=BEST)
 STRIDE = int(os.environ.get("KEEPSTEP_STRIDE", "7"))
 ACCURACY = {1: 0.5, 2: 0.75, 3: 0.25, 4: 0.75, 5: 1.0, 6: 0.0}
-
-
-def rules(run_dir):
-    return upkeep.Upkeep(run_dir=run_dir, keep_recent=2, keep_every_steps=4, best=RULES)
 
 
 def metrics(step):
     return {"accuracy": ACCURACY[step], "loss": 1 - ACCURACY[step]}
 
 
+def save(house, directory, step, metrics, **changes):
+    """As a store does, the values aside."""
+    files.make_directory(directory)
+    partial = layout.marker(directory, step, layout.PARTIAL)
+    files.touch(partial)
+    mark = making.checkpoint(directory, step, metrics, **changes)
+    files.delete(partial)
+    house.added(Entry(directory, step, mark))
+    house.settle()
+
+
 def keep_house(run_dir):
-    """What a run does with its directory from where it was, but for training."""
-    house = rules(run_dir)
-    house.prepare()
+    """All that a run does with its directory, from where it was, except training."""
+    directory = RunDirectory(run_dir)
+    house = Upkeep(directory, RULES)
+    assert house.prepare() == {}, "nothing is ever left without a mark"
     house.settle()
-    done = max(manifest.steps(house.recent), default=0)
+    done = max(layout.steps(directory.recent), default=0)
     for step in [step for step in ACCURACY if step > done]:
-        making.checkpoint(house.recent, step, metrics(step))
-        house.settle()
+        save(house, directory.recent, step, metrics(step))
     # The last step once more, as when it is evaluated only after a resume.
-    making.checkpoint(house.staging, 6, {**metrics(6), "again": 1.0})
-    house.settle()
+    again = {**metrics(6), "again": 1.0}
+    save(house, directory.staging, 6, again, created=1.8e9)
 
 
 def start(run_dir, point):
@@ -73,11 +85,11 @@ def contents(run_dir):
 def check_nothing_is_lost(run_dir):
     """At the instant of the kill, before anything is mended."""
     steps = {"recent": set(), "best": set()}
-    for entry in catalog.scan(run_dir):
+    for entry in catalog.scan(RunDirectory(run_dir)).entries:
         assert entry.manifest is not None, entry.problem
         assert manifest.damage(entry.directory, entry.manifest) is None
         steps[entry.directory.relative_to(run_dir).parts[0]].add(entry.step)
-    staged = set(manifest.steps(run_dir / "recent" / "staging"))
+    staged = set(layout.steps(run_dir / "recent" / "staging"))
     if steps["best"]:
         assert steps["recent"] | staged
     if (steps["recent"] | staged) - {1}:

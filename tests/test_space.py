@@ -17,6 +17,7 @@ import pytest
 import tasks
 
 from trainer.checkpoint import catalog, manifest
+from trainer.checkpoint.layout import RunDirectory
 
 # Each checkpoint has some 160,000 bytes, its manifest and the event files a few.
 ARGUMENTS = (
@@ -73,7 +74,7 @@ def fill(place, left):
 
 def sound(run_dir):
     """The steps of the checkpoints whose every byte is right; there are no others."""
-    entries = catalog.scan(run_dir)
+    entries = catalog.scan(RunDirectory(run_dir)).entries
     for entry in entries:
         assert entry.manifest is not None, entry.problem
         assert manifest.damage(entry.directory, entry.manifest) is None

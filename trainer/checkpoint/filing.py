@@ -95,6 +95,13 @@ def set_aside_damaged(
     set_aside(directory, step, layout.DAMAGED, into)
 
 
+def drop_staging(directory: pathlib.Path) -> None:
+    """Deletes a staging directory that holds TensorFlow's list at most."""
+    with contextlib.suppress(OSError):
+        write_list(directory, layout.steps(directory))
+        directory.rmdir()
+
+
 def write_list(directory: pathlib.Path, steps: Sequence[int]) -> None:
     """Writes TensorFlow's own list; the last of `steps` is what it calls the latest.
 

@@ -7,7 +7,6 @@ and done again. Only the holder of the run's lock may use this. No TensorFlow.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import pathlib
@@ -216,5 +215,4 @@ class Upkeep:
                     self.set_aside(before, before.problem or "unreadable")
                 self.link(entry, recent)
                 filing.remove(staging, entry.manifest)
-        with contextlib.suppress(OSError):
-            staging.rmdir()
+        filing.drop_staging(staging)

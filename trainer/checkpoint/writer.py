@@ -89,6 +89,7 @@ def write_anew(
             filing.set_aside_damaged(directory, draft.step, entry.problem or "")
     filing.link(mark, staging, directory)
     filing.remove(staging, mark)
+    filing.drop_staging(staging)
     return mark
 
 

@@ -1,5 +1,6 @@
 """Checkpoints are saved whole or not at all, and the newest whole one is restored."""
 
+import json
 import os
 import re
 import shutil
@@ -9,8 +10,12 @@ import pytest
 import tasks
 import tensorflow as tf
 
-from trainer.checkpoint import catalog, compatibility, manifest, retention, store
-from trainer.config import options
+from trainer.checkpoint import catalog, compatibility, layout, manifest, plan, selection
+from trainer.checkpoint.layout import RunDirectory
+from trainer.checkpoint.retention import Best
+from trainer.checkpoint.store import NoUsableCheckpointError, SaveError
+from trainer.model import loading
+from trainer.model.progress import Progress
 
 NAN = float("nan")
 
@@ -20,11 +25,11 @@ def current():
     return tasks.built(tasks.Plain())
 
 
-def save(keeper, current, step, **metrics):
+def save(store, current, step, **metrics):
     """A checkpoint whose values tell its step."""
     for variable in current.networks.variables:
         variable.assign(tf.fill(variable.shape, float(step)))
-    return keeper.save(current.tree, tasks.draft(current, step, metrics=metrics))
+    return store.save(current.tree, tasks.draft(current, step, metrics=metrics))
 
 
 def weight(current):
@@ -43,55 +48,95 @@ def data_of(directory, step):
 
 
 def test_what_is_saved_is_restored(current, tmp_path):
-    keeper = tasks.keeper(tmp_path)
-    assert keeper.restore(current) is None
-    current.progress = {"reported": 5, "metrics": {"loss": 0.1}}
-    size = save(keeper, current, 5, loss=0.25)
-    current.progress = {}
+    store = tasks.store(tmp_path)
+    assert store.restore(current) is None
+    progress = Progress(reported=5).evaluated_at(5, {"loss": 0.1}, {})
+    current.progress = progress
+    mark = save(store, current, 5, loss=0.25)
+    current.progress = Progress()
     current.step.assign(0)
     current.networks.variables[0].assign(tf.zeros([4, 1]))
-    found = tasks.keeper(tmp_path).restore(current)
+    found = tasks.store(tmp_path).restore(current)
     assert found == manifest.read(tmp_path / "recent", 5)
     assert found.metrics == {"loss": 0.25}
     assert int(current.step.numpy()) == 5
     assert weight(current) == 5
-    assert current.progress == {"reported": 5, "metrics": {"loss": 0.1}}
+    assert current.progress == progress
     files = [(tmp_path / "recent" / name).stat().st_size for name in found.files]
-    assert size == found.bytes == sum(files)
+    assert found == mark
+    assert found.bytes == sum(files)
     assert len(files) == 2
 
 
 def test_the_manifest_is_written_last(current, tmp_path):
-    save(tasks.keeper(tmp_path), current, 5)
+    save(tasks.store(tmp_path), current, 5)
     recent = tmp_path / "recent"
     times = {path.suffix: path.stat().st_mtime_ns for path in recent.glob("ckpt-5.*")}
     assert max(times, key=times.get) == ".json"
     assert len(times) == 3
 
 
-def test_what_was_never_committed_is_no_checkpoint(current, tmp_path):
-    keeper = tasks.keeper(tmp_path)
-    save(keeper, current, 5)
-    save(keeper, current, 6)
-    (tmp_path / "recent/ckpt-6.json").unlink()
-    keeper = tasks.keeper(tmp_path)
-    assert keeper.restore(current).step == 5
+SUFFIXES = ["data-00000-of-00001", "index", "json"]
+
+
+def test_data_that_nothing_speaks_for_are_set_aside_and_never_deleted(
+    current, tmp_path
+):
+    """Somebody may have lost a manifest; the bytes are all that is left of it."""
+    store = tasks.store(tmp_path)
+    save(store, current, 5)
+    save(store, current, 6)
+    recent = tmp_path / "recent"
+    (recent / "ckpt-6.json").unlink()
+    content = data_of(recent, 6).read_bytes()
+    with tasks.logged() as lines:
+        store = tasks.store(tmp_path)
+    text = "has no manifest, so it is no checkpoint. It is renamed *.unclaimed."
+    assert f"ERROR {recent}/ckpt-6 {text}" in lines
+    assert store.restore(current).step == 5
     assert weight(current) == 5
-    assert names(tmp_path / "recent") == [
+    assert (recent / "ckpt-6.data-00000-of-00001.unclaimed").read_bytes() == content
+    assert names(recent) == [
         "checkpoint",
-        "ckpt-5.data-00000-of-00001",
-        "ckpt-5.index",
-        "ckpt-5.json",
+        *(f"ckpt-5.{suffix}" for suffix in SUFFIXES),
+        *(f"ckpt-6.{suffix}.unclaimed" for suffix in SUFFIXES[:2]),
     ]
+
+
+def test_without_one_manifest_whole_data_stop_the_start(current, tmp_path):
+    store = tasks.store(tmp_path)
+    save(store, current, 5)
+    recent = tmp_path / "recent"
+    (recent / "ckpt-5.json").unlink()
+    before = names(recent)
+    text = (
+        rf"{tmp_path} holds {recent}/ckpt-5 and not one manifest \(ckpt-\*.json\), so "
+        r"nothing says what was committed. Nothing was changed. Bring the manifests "
+        rf"back, have them written anew \(verify --repair --run_dir={tmp_path}\), or "
+    )
+    with pytest.raises(NoUsableCheckpointError, match=text):
+        tasks.store(tmp_path)
+    assert names(recent) == before
+    truncate(data_of(recent, 5))  # half of a file was never a checkpoint
+    assert tasks.store(tmp_path).restore(current) is None
+    assert names(recent) == [
+        "checkpoint",
+        *(f"ckpt-5.{suffix}.unclaimed" for suffix in SUFFIXES[:2]),
+    ]
+
+
+@pytest.fixture(scope="module")
+def saved(current, tmp_path_factory):
+    """A run with one checkpoint, in `recent` and in `best/loss`."""
+    run_dir = tmp_path_factory.mktemp("saved") / "run"
+    save(tasks.store(run_dir, "loss:min"), current, 5, loss=1.0)
+    return run_dir
 
 
 @pytest.mark.parametrize("home", ["recent", "best/loss"])
 @pytest.mark.parametrize(
     "debris",
     [
-        "ckpt-6.index",
-        "ckpt-6.data-00000-of-00001",
-        "ckpt-6.data-00000-of-00002",
         "ckpt-6.json.tmp",
         "ckpt-5.json.tmp",
         "ckpt-6.data-00000-of-00001.tmp",
@@ -101,17 +146,30 @@ def test_what_was_never_committed_is_no_checkpoint(current, tmp_path):
         "checkpoint.tmp",
     ],
 )
-def test_what_a_killed_save_left_is_removed(current, tmp_path, home, debris):
-    save(tasks.keeper(tmp_path, "loss:min"), current, 5, loss=1.0)
-    before = names(tmp_path / home)
-    path = tmp_path / home / debris
+def test_what_a_killed_save_left_is_removed(saved, tmp_path, home, debris):
+    run_dir = shutil.copytree(saved, tmp_path / "run")
+    before = names(run_dir / home)
+    path = run_dir / home / debris
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"half a file")
     with tasks.logged() as lines:
-        tasks.keeper(tmp_path, "loss:min")
-    top = tmp_path / home / debris.partition("/")[0]
+        tasks.store(run_dir, "loss:min")
+    top = run_dir / home / debris.partition("/")[0]
     assert f"INFO removing what an interrupted save left: {top}" in lines
-    assert names(tmp_path / home) == before
+    assert names(run_dir / home) == before
+
+
+@pytest.mark.parametrize("home", ["recent", "best/loss"])
+@pytest.mark.parametrize("kind", [layout.PARTIAL, layout.DELETING])
+def test_files_that_a_mark_speaks_for_are_removed_with_it(saved, tmp_path, home, kind):
+    run_dir = shutil.copytree(saved, tmp_path / "run")
+    before = names(run_dir / home)
+    for name in ("ckpt-6.index", "ckpt-6.data-00000-of-00002"):
+        (run_dir / home / name).write_bytes(b"half a file")
+    for step in (5, 6):  # the files of 5 are committed, whatever else is said of them
+        layout.marker(run_dir / home, step, kind).touch()
+    tasks.store(run_dir, "loss:min")
+    assert names(run_dir / home) == before
 
 
 @pytest.mark.parametrize("home", ["recent", "best/loss", ""])
@@ -129,14 +187,14 @@ def test_what_a_killed_save_left_is_removed(current, tmp_path, home, debris):
         "ckpt-5.data-00000-of-00001.orig",
     ],
 )
-def test_what_is_not_ours_stays(current, tmp_path, home, foreign):
-    save(tasks.keeper(tmp_path, "loss:min"), current, 5, loss=1.0)
-    path = tmp_path / home / foreign
+def test_what_is_not_ours_stays(saved, current, tmp_path, home, foreign):
+    run_dir = shutil.copytree(saved, tmp_path / "run")
+    path = run_dir / home / foreign
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"of someone else")
-    keeper = tasks.keeper(tmp_path, "loss:min")
-    keeper.restore(current)
-    save(keeper, current, 7, loss=2.0)
+    store = tasks.store(run_dir, "loss:min")
+    store.restore(current)
+    save(store, current, 7, loss=2.0)
     assert path.read_bytes() == b"of someone else"
 
 
@@ -206,15 +264,15 @@ DAMAGES = [
 def test_a_damaged_checkpoint_is_set_aside_and_an_older_one_is_restored(
     current, tmp_path, suffix, harm, reason
 ):
-    keeper = tasks.keeper(tmp_path)
+    store = tasks.store(tmp_path)
     for step in (4, 5, 6):
-        save(keeper, current, step)
+        save(store, current, step)
     recent = tmp_path / "recent"
     path = recent / f"ckpt-6.{suffix}"
     harm(path)
     left = {p.name: p.is_file() and p.read_bytes() for p in recent.glob("ckpt-6.*")}
     with tasks.logged() as lines:
-        found = tasks.keeper(tmp_path).restore(current)
+        found = tasks.store(tmp_path).restore(current)
     assert found.step == 5
     assert weight(current) == 5
     (line,) = (line for line in lines if line.startswith("ERROR"))
@@ -236,12 +294,12 @@ def test_a_damaged_checkpoint_is_set_aside_and_an_older_one_is_restored(
 
 def test_a_flipped_bit_anywhere_in_a_manifest_is_noticed(current, tmp_path):
     """What it says decides which checkpoint is best and how event files are cut."""
-    keeper = tasks.keeper(tmp_path)
-    save(keeper, current, 6, loss=0.5)
+    mark = save(tasks.store(tmp_path), current, 6, loss=0.5)
     path = tmp_path / "recent/ckpt-6.json"
+    created = json.dumps(mark.created).encode()
     content = path.read_bytes()
     unnoticed = []
-    for part in (b'"loss": 0.5', b"model/sequential", b"1700000006.25", b"c0ffee"):
+    for part in (b'"loss": 0.5', b"model/sequential", created, b"c0ffee"):
         place = content.index(part) + len(part) - 1
         changed = bytearray(content)
         changed[place] ^= 1
@@ -256,33 +314,33 @@ def test_a_flipped_bit_anywhere_in_a_manifest_is_noticed(current, tmp_path):
 
 
 def test_what_is_damaged_twice_is_kept_twice(current, tmp_path):
-    keeper = tasks.keeper(tmp_path)
-    save(keeper, current, 5)
+    store = tasks.store(tmp_path)
+    save(store, current, 5)
     path = data_of(tmp_path / "recent", 6)
     kept = []
     for change in (flip, truncate):
-        save(keeper, current, 6)
+        save(store, current, 6)
         change(path)
         kept.append(path.read_bytes())
-        assert keeper.restore(current).step == 5
+        assert store.restore(current).step == 5
     found = [p.read_bytes() for p in (tmp_path / "recent").glob(f"{path.name}*")]
     assert sorted(found) == sorted(kept)
 
 
 def test_a_good_copy_among_the_best_serves_for_a_damaged_recent_one(current, tmp_path):
-    keeper = tasks.keeper(tmp_path, "loss:min")
-    save(keeper, current, 5, loss=2.0)
-    save(keeper, current, 6, loss=1.0)
+    store = tasks.store(tmp_path, "loss:min")
+    save(store, current, 5, loss=2.0)
+    save(store, current, 6, loss=1.0)
     data_of(tmp_path / "recent", 6).unlink()
-    found = tasks.keeper(tmp_path, "loss:min").restore(current)
+    found = tasks.store(tmp_path, "loss:min").restore(current)
     assert found.step == 6
     assert weight(current) == 6
 
 
 def test_if_all_are_damaged_nothing_is_restored_now_or_later(current, tmp_path):
-    keeper = tasks.keeper(tmp_path, "loss:min")
+    store = tasks.store(tmp_path, "loss:min")
     for step in (5, 6):
-        save(keeper, current, step, loss=1.0)
+        save(store, current, step, loss=1.0)
     for path in tmp_path.rglob("ckpt-*.data-*"):
         path.write_bytes(b"nothing")
     text = (
@@ -291,21 +349,21 @@ def test_if_all_are_damaged_nothing_is_restored_now_or_later(current, tmp_path):
         "scratch, or bring back a good copy."
     )
     for _ in range(2):
-        with pytest.raises(store.NoUsableCheckpointError) as error:
-            tasks.keeper(tmp_path, "loss:min").restore(current)
+        with pytest.raises(NoUsableCheckpointError) as error:
+            tasks.store(tmp_path, "loss:min").restore(current)
         assert str(error.value) == text
     damaged = [path.name for path in tmp_path.rglob("*.damaged")]
     assert len(damaged) == 9
 
 
 def test_a_good_copy_that_is_brought_back_is_restored(current, tmp_path):
-    save(tasks.keeper(tmp_path / "a"), current, 5)
+    save(tasks.store(tmp_path / "a"), current, 5)
     shutil.copytree(tmp_path / "a/recent", tmp_path / "copy")
     flip(data_of(tmp_path / "a/recent", 5))
-    with pytest.raises(store.NoUsableCheckpointError, match="is damaged"):
-        tasks.keeper(tmp_path / "a").restore(current)
+    with pytest.raises(NoUsableCheckpointError, match="is damaged"):
+        tasks.store(tmp_path / "a").restore(current)
     shutil.copytree(tmp_path / "copy", tmp_path / "a/recent", dirs_exist_ok=True)
-    assert tasks.keeper(tmp_path / "a").restore(current).step == 5
+    assert tasks.store(tmp_path / "a").restore(current).step == 5
 
 
 # TensorFlow's own list.
@@ -318,19 +376,19 @@ def test_a_good_copy_that_is_brought_back_is_restored(current, tmp_path):
 )
 @pytest.mark.parametrize("saved", [[5, 6], []], ids=["with checkpoints", "without"])
 def test_the_list_of_tensorflow_is_never_relied_on(current, tmp_path, content, saved):
-    keeper = tasks.keeper(tmp_path)
+    store = tasks.store(tmp_path)
     for step in saved:
-        save(keeper, current, step)
+        save(store, current, step)
     path = tmp_path / "recent/checkpoint"
     path.unlink(missing_ok=True)
     if content is not None:
         path.write_bytes(content)
-    keeper = tasks.keeper(tmp_path)
-    found = keeper.restore(current)
+    store = tasks.store(tmp_path)
+    found = store.restore(current)
     assert found.step == 6 if saved else found is None
     if saved:
         assert tf.train.latest_checkpoint(str(path.parent)).endswith("recent/ckpt-6")
-    save(keeper, current, 7)
+    save(store, current, 7)
     assert tf.train.latest_checkpoint(str(path.parent)).endswith("recent/ckpt-7")
     listed = tf.train.get_checkpoint_state(str(path.parent)).all_model_checkpoint_paths
     assert [one.rpartition("/")[2] for one in listed] == [
@@ -339,14 +397,14 @@ def test_the_list_of_tensorflow_is_never_relied_on(current, tmp_path, content, s
 
 
 def test_a_directory_that_was_moved_is_read_where_it_is(current, tmp_path):
-    save(tasks.keeper(tmp_path / "a", "loss:min"), current, 5, loss=1.0)
+    save(tasks.store(tmp_path / "a", "loss:min"), current, 5, loss=1.0)
     (tmp_path / "a").rename(tmp_path / "b")
     for home in ("recent", "best/loss"):
         path = str(tmp_path / "b" / home)
         assert tf.train.latest_checkpoint(path) == f"{path}/ckpt-5"
-    keeper = tasks.keeper(tmp_path / "b", "loss:min")
-    assert keeper.restore(current).step == 5
-    save(keeper, current, 6, loss=0.5)
+    store = tasks.store(tmp_path / "b", "loss:min")
+    assert store.restore(current).step == 5
+    save(store, current, 6, loss=0.5)
     assert tasks.steps(tmp_path / "b/recent") == [5, 6]
     assert not (tmp_path / "a").exists()
 
@@ -364,9 +422,9 @@ def test_a_directory_that_was_moved_is_read_where_it_is(current, tmp_path):
     ],
 )
 def test_the_newest_are_kept_and_no_file_of_the_others(current, tmp_path, rules, kept):
-    keeper = tasks.keeper(tmp_path, **rules)
+    store = tasks.store(tmp_path, **rules)
     for step in range(1, 8):
-        save(keeper, current, step)
+        save(store, current, step)
     assert tasks.steps(tmp_path / "recent") == kept
     assert len(names(tmp_path / "recent")) == 1 + 3 * len(kept)
 
@@ -386,15 +444,19 @@ TABLE = [
 ]
 
 
+def would_be_best(store, step, metrics, pending=()):
+    found, rules = store.upkeep.catalog, store.upkeep.rules
+    return plan.is_best(found, rules, step, metrics, pending)
+
+
 @pytest.mark.parametrize(("rule", "values", "best"), TABLE)
 def test_the_best_are_kept_beside_the_recent(current, tmp_path, rule, values, best):
-    keeper = tasks.keeper(tmp_path, rule, keep_recent=2)
+    store = tasks.store(tmp_path, rule, keep_recent=2)
     for step, value in values.items():
-        before = tasks.steps(tmp_path / "best" / rule.partition(":")[0])
-        is_best = keeper.upkeep.is_best(step, {"loss": value})
-        save(keeper, current, step, loss=value)
+        is_best = would_be_best(store, step, {"loss": value})
+        save(store, current, step, loss=value)
         home = tmp_path / "best" / rule.partition(":")[0]
-        assert is_best == (step in tasks.steps(home)), (step, before)
+        assert is_best == (step in tasks.steps(home)), step
     assert tasks.steps(home) == best
     for step in best:
         current.networks.variables[0].assign(tf.zeros([4, 1]))
@@ -403,27 +465,30 @@ def test_the_best_are_kept_beside_the_recent(current, tmp_path, rule, values, be
 
 
 def test_the_latest_of_the_best_is_the_best_one(current, tmp_path):
-    keeper = tasks.keeper(tmp_path, "loss:min:3")
+    store = tasks.store(tmp_path, "loss:min:3")
     for step, value in {1: 2.0, 2: 1.0, 3: 3.0}.items():
-        save(keeper, current, step, loss=value)
+        save(store, current, step, loss=value)
     home = str(tmp_path / "best/loss")
     assert tf.train.latest_checkpoint(home) == f"{home}/ckpt-2"
     assert tf.train.latest_checkpoint(str(tmp_path / "recent")).endswith("/ckpt-3")
-    for row in catalog.ranked(tmp_path / "best/loss", retention.Best("loss", "min")):
-        assert row.directory == tmp_path / "best/loss"
+    run = RunDirectory(tmp_path)
+    ranked = catalog.scan(run).ranked(run.best("loss"), Best("loss", "min"))
+    assert [(row.directory, row.step) for row in ranked] == [
+        (run.best("loss"), step) for step in (2, 1, 3)
+    ]
 
 
 def test_the_best_shares_its_bytes_with_the_recent_one_and_survives_it(
     current, tmp_path
 ):
-    keeper = tasks.keeper(tmp_path, "loss:min", keep_recent=2)
-    save(keeper, current, 1, loss=1.0)
+    store = tasks.store(tmp_path, "loss:min", keep_recent=2)
+    save(store, current, 1, loss=1.0)
     recent, best = (data_of(tmp_path / d, 1) for d in ("recent", "best/loss"))
     assert recent.stat().st_ino == best.stat().st_ino
     assert best.stat().st_nlink == 2
     content = best.read_bytes()
-    save(keeper, current, 2, loss=2.0)
-    save(keeper, current, 3, loss=1.5)
+    save(store, current, 2, loss=2.0)
+    save(store, current, 3, loss=1.5)
     assert tasks.steps(tmp_path / "recent") == [2, 3]
     assert not recent.exists()
     assert best.stat().st_nlink == 1
@@ -431,107 +496,122 @@ def test_the_best_shares_its_bytes_with_the_recent_one_and_survives_it(
 
 
 def test_each_metric_has_its_own_best(current, tmp_path):
-    keeper = tasks.keeper(tmp_path, "loss:min", "accuracy:max", keep_recent=1)
-    save(keeper, current, 1, loss=1.0, accuracy=0.5)
-    save(keeper, current, 2, loss=2.0, accuracy=0.75)
-    save(keeper, current, 3)
+    store = tasks.store(tmp_path, "loss:min", "accuracy:max", keep_recent=1)
+    save(store, current, 1, loss=1.0, accuracy=0.5)
+    save(store, current, 2, loss=2.0, accuracy=0.75)
+    save(store, current, 3)
     assert tasks.steps(tmp_path / "best/loss") == [1]
     assert tasks.steps(tmp_path / "best/accuracy") == [2]
     assert tasks.steps(tmp_path / "recent") == [3]
-    assert tasks.keeper(tmp_path, "loss:min", "accuracy:max").restore(current).step == 3
+    assert tasks.store(tmp_path, "loss:min", "accuracy:max").restore(current).step == 3
 
 
-def test_one_metric_has_one_rule():
-    """Two would share a directory, and each delete what the other keeps."""
-    with pytest.raises(options.ConfigError, match=r"--best: .*loss"):
-        options.RunOptions(best=("loss:min", "loss:max"))
-
-
-def test_what_is_being_saved_counts_when_the_best_is_asked_for(current, tmp_path):
-    keeper = tasks.keeper(tmp_path, "loss:min")
-    pending = tasks.draft(current, 4, metrics={"loss": 1.0})
-    assert keeper.upkeep.is_best(5, {"loss": 2.0})
-    assert not keeper.upkeep.is_best(5, {"loss": 2.0}, pending)
-    assert keeper.upkeep.is_best(5, {"loss": 0.5}, pending)
+def test_what_is_being_saved_counts_when_the_best_is_asked_for(tmp_path):
+    store = tasks.store(tmp_path, "loss:min")
+    pending = [(4, {"loss": 1.0})]
+    assert would_be_best(store, 5, {"loss": 2.0})
+    assert not would_be_best(store, 5, {"loss": 2.0}, pending)
+    assert would_be_best(store, 5, {"loss": 0.5}, pending)
 
 
 # The same step once more.
 
 
 def test_a_step_is_saved_again_beside_the_first(current, tmp_path):
-    keeper = tasks.keeper(tmp_path, "loss:min", keep_recent=2)
-    save(keeper, current, 5)
+    store = tasks.store(tmp_path, "loss:min", keep_recent=2)
+    save(store, current, 5)
     first = data_of(tmp_path / "recent", 5).read_bytes()
-    current.progress = {"metrics": {"loss": 0.5}}
-    save(keeper, current, 5, loss=0.5)
-    current.progress = {}
+    progress = current.progress = Progress().evaluated_at(5, {"loss": 0.5}, {})
+    save(store, current, 5, loss=0.5)
+    current.progress = Progress()
     assert manifest.read(tmp_path / "recent", 5).metrics == {"loss": 0.5}
     assert data_of(tmp_path / "recent", 5).read_bytes() != first
     assert tasks.steps(tmp_path / "best/loss") == [5]
     assert not (tmp_path / "recent/staging").exists()
-    assert tasks.keeper(tmp_path, "loss:min").restore(current).metrics == {"loss": 0.5}
-    assert current.progress == {"metrics": {"loss": 0.5}}
+    assert tasks.store(tmp_path, "loss:min").restore(current).metrics == {"loss": 0.5}
+    assert current.progress == progress
+
+
+@pytest.fixture
+def staged(current, tmp_path):
+    """A run whose checkpoint was saved once more, and killed before it was adopted."""
+    save(tasks.store(tmp_path / "run"), current, 5)
+    save(tasks.store(tmp_path / "other"), current, 5, loss=0.5)
+    staging = tmp_path / "run/recent/staging"
+    staging.mkdir()
+    for path in (tmp_path / "other/recent").glob("ckpt-5.*"):
+        shutil.copy(path, staging)
+    return staging
 
 
 @pytest.mark.parametrize(
-    ("left", "adopted"),
-    [
-        (["index", "data", "json"], True),
-        (["index", "data"], False),
-        (["data"], False),
-    ],
+    ("lost", "adopted"),
+    [([], True), (["json"], False), (["json", "index"], False)],
     ids=["committed", "before the manifest", "halfway"],
 )
 def test_what_was_staged_when_it_was_killed_is_adopted_whole_or_not_at_all(
-    current, tmp_path, left, adopted
+    current, tmp_path, staged, lost, adopted
 ):
-    keeper = tasks.keeper(tmp_path / "run")
-    save(keeper, current, 5)
-    other = tasks.keeper(tmp_path / "other")
-    save(other, current, 5, loss=0.5)
-    staging = tmp_path / "run/recent/staging"
-    staging.mkdir()
-    for kind in left:
-        for path in (tmp_path / "other/recent").glob(f"ckpt-5.{kind}*"):
-            shutil.copy(path, staging)
-    found = tasks.keeper(tmp_path / "run").restore(current)
+    for suffix in lost:
+        (staged / f"ckpt-5.{suffix}").unlink()
+    layout.marker(staged, 5, layout.PARTIAL).touch()
+    found = tasks.store(tmp_path / "run").restore(current)
     assert found.metrics == ({"loss": 0.5} if adopted else {})
-    assert not staging.exists()
-    assert tasks.steps(tmp_path / "run/recent") == [5]
+    assert not staged.exists()
+    assert names(tmp_path / "run/recent") == [
+        "checkpoint",
+        *(f"ckpt-5.{suffix}" for suffix in SUFFIXES),
+    ]
+
+
+def test_a_damaged_one_never_takes_the_place_of_a_good_one(current, tmp_path, staged):
+    flip(data_of(staged, 5))
+    content = data_of(staged, 5).read_bytes()
+    with tasks.logged() as lines:
+        store = tasks.store(tmp_path / "run")
+    text = (
+        f"ERROR damaged checkpoint {staged}/ckpt-5: ckpt-5.data-00000-of-00001 "
+        f"{CHECKSUM}. It is renamed *.damaged, and an older one is used."
+    )
+    assert text in lines
+    assert store.restore(current).metrics == {}
+    assert not staged.exists()
+    recent = tmp_path / "run/recent"
+    assert (recent / f"{data_of(staged, 5).name}.damaged").read_bytes() == content
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["a new step", "once more"])
 def test_a_save_that_fails_says_where_and_why_and_can_be_done_again(
     current, tmp_path, again
 ):
-    keeper = tasks.keeper(tmp_path)
-    save(keeper, current, 5)
+    store = tasks.store(tmp_path)
+    save(store, current, 5)
     before = {p: p.read_bytes() for p in (tmp_path / "recent").iterdir()}
     step = 5 if again else 6
     recent = tmp_path / "recent" / ("staging" if again else "")
     missing = tmp_path / "summaries/train/events.out.tfevents.1"
     draft = tasks.draft(current, step, events={"train/events.out.tfevents.1": 88})
-    with pytest.raises(store.SaveError) as error:
-        keeper.save(current.tree, draft)
+    with pytest.raises(SaveError) as error:
+        store.save(current.tree, draft)
     assert str(error.value) == (
         f"{recent / 'ckpt'}-{step} could not be saved: [Errno 2] No such file or "
         f"directory: '{missing}'. Every earlier checkpoint is as it was."
     )
     assert isinstance(error.value.__cause__, FileNotFoundError)
     assert {p: p.read_bytes() for p in (tmp_path / "recent").iterdir()} == before
-    save(keeper, current, step)
-    assert keeper.restore(current).step == step
+    save(store, current, step)
+    assert store.restore(current).step == step
 
 
 def test_a_checkpoint_that_would_not_fit_is_not_begun(current, tmp_path):
-    keeper = tasks.keeper(tmp_path)
-    save(keeper, current, 5)
+    store = tasks.store(tmp_path)
+    save(store, current, 5)
     before = names(tmp_path / "recent")
     vast = manifest.Variable("model/vast", (1 << 40, 1 << 10), "float32")
     draft = tasks.draft(current, 6, variables=(vast,))
     text = rf"ckpt-6 could not be saved: it needs {4 << 50} bytes and (\d+) are free"
-    with pytest.raises(store.SaveError, match=text):
-        keeper.save(current.tree, draft)
+    with pytest.raises(SaveError, match=text):
+        store.save(current.tree, draft)
     assert names(tmp_path / "recent") == before
 
 
@@ -539,7 +619,7 @@ def test_a_checkpoint_that_would_not_fit_is_not_begun(current, tmp_path):
 
 
 def test_a_checkpoint_of_another_state_is_refused_and_left_alone(current, tmp_path):
-    save(tasks.keeper(tmp_path), current, 5)
+    save(tasks.store(tmp_path), current, 5)
     before = {p: p.read_bytes() for p in (tmp_path / "recent").iterdir()}
     wider = tasks.built(tasks.Plain(width=2))
     text = (
@@ -548,11 +628,11 @@ def test_a_checkpoint_of_another_state_is_refused_and_left_alone(current, tmp_pa
         r"model \(4, 2\)\n(.*\n)+.*start with the same flags"
     )
     with pytest.raises(compatibility.IncompatibleCheckpointError, match=text):
-        tasks.keeper(tmp_path).restore(wider)
+        tasks.store(tmp_path).restore(wider)
     assert {p: p.read_bytes() for p in (tmp_path / "recent").iterdir()} == before
 
 
-@pytest.mark.parametrize("load", [store.load_networks, store.load_weights])
+@pytest.mark.parametrize("load", [loading.load_networks, loading.load_weights])
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [(flip, CHECKSUM), (delete, "is missing")],
@@ -561,25 +641,25 @@ def test_a_checkpoint_of_another_state_is_refused_and_left_alone(current, tmp_pa
 def test_reading_a_damaged_checkpoint_changes_no_file(
     current, tmp_path, load, harm, reason
 ):
-    save(tasks.keeper(tmp_path), current, 5)
+    save(tasks.store(tmp_path), current, 5)
     path = data_of(tmp_path / "recent", 5)
     harm(path)
     before = names(tmp_path / "recent")
-    (entry,) = catalog.scan(tmp_path)
+    (entry,) = catalog.scan(RunDirectory(tmp_path)).entries
     text = (
         rf"recent/ckpt-5 is damaged: {re.escape(path.name)} {reason}\. Choose another"
     )
-    with pytest.raises(store.DamagedCheckpointError, match=text):
+    with pytest.raises(selection.DamagedCheckpointError, match=text):
         load(entry, current)
     assert names(tmp_path / "recent") == before
 
 
 def test_the_networks_alone_are_read_without_the_training_state(current, tmp_path):
-    save(tasks.keeper(tmp_path), current, 5)
-    (entry,) = catalog.scan(tmp_path)
+    save(tasks.store(tmp_path), current, 5)
+    (entry,) = catalog.scan(RunDirectory(tmp_path)).entries
     other = tasks.built(tasks.Plain(learning_rate=0.5), seed=3)
     rate = other.optimizers["optimizer"].learning_rate.numpy()
-    store.load_networks(entry, other)
+    loading.load_networks(entry, other)
     np.testing.assert_array_equal(
         other.networks.variables[0].numpy(), np.full((4, 1), 5)
     )
