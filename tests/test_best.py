@@ -19,7 +19,8 @@ import scripted
 import tasks
 import tensorflow as tf
 
-from trainer.checkpoint import catalog, manifest, retention
+from trainer.checkpoint import layout, manifest, retention, selection
+from trainer.checkpoint.layout import RunDirectory
 from trainer.commands import cli
 from trainer.config import options
 
@@ -63,7 +64,7 @@ def assert_best(run_dir, step, value, mode="max"):
     assert tasks.manifest(prefix)["metrics"]["score"] == value
     assert tf.train.latest_checkpoint(str(directory)) == str(prefix)
     rule = retention.Best("score", mode)
-    assert catalog.select(run_dir, "best", [rule]).prefix == prefix
+    assert selection.select(RunDirectory(run_dir), "best", [rule]).prefix == prefix
     assert weight(prefix) == -step
     assert tasks.scalars(run_dir)["eval/best/score"][-1][1] == value
 
@@ -208,7 +209,7 @@ class Watch:
     def complete(self):
         """The steps of the best checkpoints whose files are all there."""
         found = []
-        for step in manifest.steps(self.directory):
+        for step in layout.steps(self.directory):
             mark = manifest.read(self.directory, step)
             sizes = {name: file.bytes for name, file in mark.files.items()}
             paths = {name: self.directory / name for name in sizes}

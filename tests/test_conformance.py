@@ -13,7 +13,8 @@ import pytest
 import tasks
 import tensorflow as tf
 
-from trainer.checkpoint import catalog, compatibility
+from trainer.checkpoint import compatibility, selection
+from trainer.checkpoint.layout import RunDirectory
 from trainer.config import options
 from trainer.config.lookup import all_tasks
 from trainer.config.tasks import create
@@ -671,6 +672,6 @@ def test_a_registered_task_trains_resumes_and_is_evaluated(tmp_path, name):
     tasks.train(run_dir, task, **choices)
     tasks.assert_same_run(straight, run_dir)
     chosen = {**tasks.CHOICES, **choices, "run_dir": str(run_dir), "best": task.best}
-    entry = catalog.select(run_dir, "latest", ())
+    entry = selection.select(RunDirectory(run_dir), "latest", ())
     metrics = evaluate.evaluate_checkpoint(options.RunOptions(**chosen), task, entry)
     assert metrics == tasks.manifest(run_dir / "recent/ckpt-3")["metrics"] != {}

@@ -17,6 +17,11 @@ TOTAL, DECAY = 12, 0.5
 KEY = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
+def ranked(run_dir, rule):
+    directory = RunDirectory(run_dir)
+    return catalog.scan(directory).ranked(directory.best(rule.metric), rule)
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """A task with batch normalisation and dropout; every step is saved."""

@@ -36,23 +36,23 @@ def save_twice(directory):
     (run_dir / "summaries/train").mkdir(parents=True)
     (run_dir / "summaries" / EVENTS).write_bytes(b"scalars")
     current = tasks.built(tasks.Plain())
-    keeper = tasks.keeper(run_dir, "loss:min", keep_recent=1)
+    store = tasks.store(run_dir, "loss:min", keep_recent=1)
     for step, loss in ((1, 0.5), (2, 0.25)):
         if step == 2:
             (directory / SECOND).write_bytes(b"")
         draft = tasks.draft(current, step, metrics={"loss": loss}, events={EVENTS: 7})
-        keeper.save(current.tree, draft)
+        store.save(current.tree, draft)
     (directory / SECOND).unlink()
 
 
 def save_large(directory):
     """A state of two files of data, and a third with what is left."""
     current = tasks.built(tasks.Plain())
-    keeper = tasks.keeper(directory / "run")
+    store = tasks.store(directory / "run")
     halves = [tf.Variable(tf.zeros([1 << 14, 1 << 8])) for _ in range(2)]
     (directory / SECOND).write_bytes(b"")
     tree = tf.train.Checkpoint(halves=halves, rest=tf.Variable(0))
-    keeper.save(tree, tasks.draft(current, 2))
+    store.save(tree, tasks.draft(current, 2))
     (directory / SECOND).unlink()
 
 

@@ -10,7 +10,7 @@ import pytest
 import tasks
 import tensorflow as tf
 
-from trainer.checkpoint import catalog
+from trainer.checkpoint import selection
 from trainer.config import options
 from trainer.inspection.rows import list_checkpoints
 from trainer.model import steps
@@ -595,7 +595,7 @@ def test_going_back_to_another_run_sets_all_of_ones_own_aside(light, tmp_path):
 def test_going_back_to_nowhere_is_refused(light, tmp_path, asked, text):
     run_dir = tasks.cut_back(light, tmp_path / "run", 4)
     before = {k: v for k, v in files(run_dir).items() if k != "run.lock"}
-    with pytest.raises(catalog.NoCheckpointError, match=text):
+    with pytest.raises(selection.NoCheckpointError, match=text):
         tasks.train(run_dir, tasks.Light(), steps=TOTAL, checkpoint=asked)
     assert {k: v for k, v in files(run_dir).items() if k != "run.lock"} == before
 

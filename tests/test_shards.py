@@ -14,7 +14,7 @@ import tasks
 import tensorflow as tf
 import xxhash
 
-from trainer.checkpoint import manifest, shards, store
+from trainer.checkpoint import layout, manifest, shards, store
 from trainer.storage import failpoints
 
 LEAST = shards._LEAST_BYTES
@@ -29,27 +29,18 @@ def tree(value=0.0, count=3):
 
 
 def draft(step):
-    return manifest.Manifest(
-        step=step,
-        metrics={},
-        files={},
-        variables=(),
-        records={},
-        config_digest="",
-        created=1.0,
-        versions={},
-    )
+    return manifest.Draft(step=step, metrics={}, variables=())
 
 
 def save_second():
     """For a process of its own."""
-    tasks.keeper(pathlib.Path("run")).save(tree(2.0), draft(2))
+    tasks.store(pathlib.Path("run")).save(tree(2.0), draft(2))
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("saved")
-    size = tasks.keeper(run_dir).save(tree(5.0), draft(1))
+    size = tasks.store(run_dir).save(tree(5.0), draft(1)).bytes
     return run_dir, size, manifest.read(run_dir / "recent", 1)
 
 
@@ -126,8 +117,8 @@ def test_damage_in_any_of_them_is_found(saved, tmp_path):
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_what_the_disk_refuses_early_is_no_checkpoint(tmp_path, monkeypatch, number):
-    keeper = tasks.keeper(tmp_path)
-    keeper.save(tree(1.0), draft(1))
+    found = tasks.store(tmp_path)
+    found.save(tree(1.0), draft(1))
     left = [number]
     fsync = os.fsync
 
@@ -140,21 +131,21 @@ def test_what_the_disk_refuses_early_is_no_checkpoint(tmp_path, monkeypatch, num
 
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(store.SaveError) as error:
-        keeper.save(tree(2.0), draft(2))
+        found.save(tree(2.0), draft(2))
     assert str(error.value) == (
         f"{tmp_path}/recent/ckpt-2 could not be saved: [Errno 5] Input/output error. "
         "Every earlier checkpoint is as it was."
     )
-    assert manifest.steps(tmp_path / "recent") == [1]
+    assert layout.steps(tmp_path / "recent") == [1]
     assert not list((tmp_path / "recent").glob("ckpt-2*"))
-    keeper.save(tree(2.0), draft(2))
-    assert manifest.steps(tmp_path / "recent") == [1, 2]
+    found.save(tree(2.0), draft(2))
+    assert layout.steps(tmp_path / "recent") == [1, 2]
 
 
 @pytest.mark.parametrize("number", [3, 4, 6])
 def test_a_kill_while_one_is_synced_leaves_the_checkpoint_before(tmp_path, number):
     run_dir = tmp_path / "run"
-    tasks.keeper(run_dir).save(tree(1.0), draft(1))
+    tasks.store(run_dir).save(tree(1.0), draft(1))
     places = [str(processes.PROJECT / "tests"), str(processes.PROJECT)]
     done = subprocess.run(
         [sys.executable, "-c", "import test_shards; test_shards.save_second()"],
@@ -170,8 +161,8 @@ def test_a_kill_while_one_is_synced_leaves_the_checkpoint_before(tmp_path, numbe
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert list((run_dir / "recent").glob("ckpt-2*"))
-    tasks.keeper(run_dir)
-    assert manifest.steps(run_dir / "recent") == [1]
+    tasks.store(run_dir)
+    assert layout.steps(run_dir / "recent") == [1]
     assert not list((run_dir / "recent").glob("ckpt-2*"))
     mark = manifest.read(run_dir / "recent", 1)
     assert manifest.damage(run_dir / "recent", mark) is None

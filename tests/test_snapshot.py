@@ -20,7 +20,7 @@ def fill(current, value):
     for variable in current.networks.variables:
         variable.assign(tf.fill(variable.shape, tf.cast(value, variable.dtype)))
     current.step.assign(value)
-    current.progress = {"reported": value}
+    current.progress = progress.Progress(reported=value)
     current.pack()
 
 
