@@ -44,11 +44,6 @@ def networks(prefix):
     return {path: raw[path] for path in averages}, averages
 
 
-def ranked(run_dir, rule):
-    directory = RunDirectory(run_dir)
-    return catalog.scan(directory).ranked(directory.best(rule.metric), rule)
-
-
 def test_every_weight_has_an_average_and_so_have_the_statistics(straight):
     raw, averages = networks(straight / f"recent/ckpt-{TOTAL}")
     names = sorted(path.rpartition("/")[2] for path in averages)

@@ -8,6 +8,7 @@ import tasks
 import tensorflow as tf
 
 from trainer.checkpoint import snapshot
+from trainer.model.progress import Progress
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def fill(current, value):
     for variable in current.networks.variables:
         variable.assign(tf.fill(variable.shape, tf.cast(value, variable.dtype)))
     current.step.assign(value)
-    current.progress = progress.Progress(reported=value)
+    current.progress = Progress(reported=value)
     current.pack()
 
 
@@ -63,7 +64,7 @@ def test_the_file_of_a_shadow_is_restored_in_full(current, tmp_path):
     fill(current, 77)
     current.restore(prefix)
     assert int(current.step.numpy()) == 4
-    assert current.progress == {"reported": 4}
+    assert current.progress == Progress(reported=4)
     for variable in current.networks.variables:
         np.testing.assert_array_equal(variable.numpy(), np.full(variable.shape, 4))
 

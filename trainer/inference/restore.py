@@ -66,8 +66,8 @@ def restore_weights(
         for v in model.variables[len(saved) :]
     ]
     advice = (
-        f"The model is not the network {network!r} that was trained, or it is not built "
-        "yet: call it on a batch first."
+        f"The model is not the network {network!r} that was trained, or it is not "
+        "built yet: call it on a batch first."
     )
     if mark.variables:
         compatibility.check(built, saved, source=str(entry.prefix), advice=advice)
