@@ -163,9 +163,16 @@ class RunDirectory:
         return self.root / BEST / metric
 
     def bests(self) -> list[pathlib.Path]:
-        """The directories of the best checkpoints that are there, one per metric."""
-        root = self.root / BEST
-        return sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+        """The directories of the best checkpoints that are there, one per metric.
+
+        One that has two names, as a link gives it, counts once, by that of the link.
+        """
+        found: list[pathlib.Path] = []
+        there = [self.root / BEST / name for name in files.names(self.root / BEST)]
+        for path in sorted(there, key=lambda one: (not one.is_symlink(), one.name)):
+            if path.is_dir() and not any(files.same(path, one) for one in found):
+                found.append(path)
+        return sorted(found)
 
     def homes(self) -> list[pathlib.Path]:
         """Every directory in which the run keeps its checkpoints."""

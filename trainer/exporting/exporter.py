@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from trainer import data
 from trainer.checkpoint import catalog
+from trainer.checkpoint.layout import RunDirectory
 from trainer.config import options
 from trainer.exporting import formats, model_card, roundtrip
 from trainer.inference import loaded
@@ -80,8 +81,11 @@ def export(
       roundtrip.ReloadError: it can't be loaded back, or says something else when it is.
       options.ConfigError: `output` has fields that are not known.
       selection.DamagedCheckpointError: the files are not what was committed.
+      layout.OutsideError: a link leads out of the run directory that it belongs in.
       compatibility.IncompatibleCheckpointError: the networks are not those of the task.
     """
+    if not output:
+        RunDirectory(choices.directory()).check_links()
     found = loaded.load(choices, task, entry)
     place = _Place.of(_target(choices, kind, output, entry, found), kind)
     place.check(network_items(found.state.networks))
@@ -175,7 +179,7 @@ def _target(
 ) -> pathlib.Path:
     """Where the export belongs, with the fields of `--output` filled in."""
     if not output:
-        return choices.directory() / "exports" / kind / str(entry.step)
+        return RunDirectory(choices.directory()).export(kind, entry.step)
     metrics = entry.manifest.metrics if entry.manifest else {}
     fields: dict[str, Any] = {"step": entry.step, **metrics}
     fields |= {f"val_{name}": value for name, value in metrics.items()}

@@ -62,8 +62,10 @@ def average(
 
     Raises:
       selection.DamagedCheckpointError: the files of one are not what was committed.
+      layout.OutsideError: a link in the run directory leads out of it.
       OSError: the new one can't be written.
     """
+    RunDirectory(choices.directory()).check_links()
     found = loaded.load(choices, task, entries[0])
     current = found.state
     loading.load_all(entries[0], current)
