@@ -239,7 +239,7 @@ def test_a_promotion_is_on_the_disk_before_its_manifest_is_there(kernel, suffix)
         ("fsync", "best/loss"),
         ("link", "best/loss/ckpt-2.json"),
         ("fsync", "best/loss"),
-        ("unlink", "best/loss/ckpt-1.json"),
+        ("rename", "best/loss/ckpt-1.deleting"),
     )
 
 
@@ -248,9 +248,26 @@ def test_a_promotion_is_on_the_disk_before_its_manifest_is_there(kernel, suffix)
 def test_a_manifest_is_gone_from_the_disk_before_its_files(kernel, home, suffix):
     assert_in_order(
         kernel,
-        ("unlink", f"{home}/ckpt-1.json"),
+        ("rename", f"{home}/ckpt-1.deleting"),
         ("fsync", home),
         ("unlink", f"{home}/ckpt-1.{suffix}"),
+        ("unlink", f"{home}/ckpt-1.deleting"),
+    )
+
+
+@pytest.mark.parametrize("home", ["recent", "best/loss"])
+@pytest.mark.parametrize("suffix", [DATA, INDEX])
+def test_a_mark_says_whose_files_are_being_made(kernel, home, suffix):
+    made = "write" if home == "recent" else "link"
+    if made == "write" and suffix == DATA:
+        suffix = None  # TensorFlow writes it under a name of its own
+    assert_in_order(
+        kernel,
+        ("write", f"{home}/ckpt-2.partial"),
+        ("fsync", home),
+        *([(made, f"{home}/ckpt-2.{suffix}")] if suffix else []),
+        ("fsync", home),
+        ("unlink", f"{home}/ckpt-2.partial"),
     )
 
 
@@ -275,10 +292,15 @@ def test_promotion_comes_after_the_commit_and_its_manifest_last(seen):
 @pytest.mark.parametrize("home", ["recent", "best/loss"])
 def test_the_old_one_goes_when_the_new_one_is_there_its_manifest_first(seen, home):
     there = COMMIT if home == "recent" else ("link", "best/loss/ckpt-2.json")
-    gone = [n for n, one in enumerate(seen) if one[0] == "unlink" and old(one[1], home)]
+    gone = [
+        n
+        for n, (what, path) in enumerate(seen)
+        if what in ("unlink", "rename") and old(path, home)
+    ]
     assert seen.index(there) < gone[0]
-    assert seen[gone[0]] == ("unlink", f"{home}/ckpt-1.json")
-    assert len(gone) == 3
+    assert seen[gone[0]] == ("rename", f"{home}/ckpt-1.deleting")
+    assert seen[gone[-1]] == ("unlink", f"{home}/ckpt-1.deleting")
+    assert len(gone) == 4
     last_link = max(n for n, (what, _) in enumerate(seen) if what == "link")
     assert gone[0] > last_link, "what is among the best is so before it is pruned"
     listed = seen.index(("rename", f"{home}/checkpoint"), seen.index(there))
@@ -287,7 +309,8 @@ def test_the_old_one_goes_when_the_new_one_is_there_its_manifest_first(seen, hom
 
 def test_what_is_committed_is_not_written_again(seen):
     later = seen[seen.index(COMMIT) :]
-    assert [path for what, path in later if what == "write" and "ckpt-2" in path] == []
+    written = [path for what, path in later if what == "write" and "ckpt-2" in path]
+    assert written == ["best/loss/ckpt-2.partial"]
 
 
 def old(path, home):

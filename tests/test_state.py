@@ -543,10 +543,6 @@ def test_what_differs_is_shown(saved, lines):
     assert str(error.value) == "\n".join(["cannot restore run/ckpt-5.", *lines, ADVICE])
 
 
-def test_where_nothing_is_known_there_is_nothing_to_compare():
-    compatibility.check(BUILT, [], source="run/ckpt-5", advice=ADVICE)
-
-
 def test_another_order_is_no_difference():
     compatibility.check(BUILT, BUILT[::-1], source="run/ckpt-5", advice=ADVICE)
     with pytest.raises(

@@ -29,6 +29,14 @@ def chain(dataset: tf.data.Dataset) -> Iterator[tf.data.Dataset]:
         yield one
 
 
+def inputs(dataset: tf.data.Dataset) -> list[tf.data.Dataset]:
+    """The datasets that one is made from directly.
+
+    Private: `Dataset._inputs`. Reason and risk: as for `chain`.
+    """
+    return list(dataset._inputs())
+
+
 def functions(dataset: tf.data.Dataset) -> list[Any]:
     """The concrete functions of one dataset, such as that of `map`.
 

@@ -20,7 +20,7 @@ _PREFIXED = {*FIELDS, "run_dir", "resume", "allow_change", "checkpoint", "kills"
     *("data", "output", "against", "dry_run", "split", "progress", "format", "debug")
 }
 # Options and facts that later releases added.
-_SINCE = {"threads", "data", "first_batch", "code"}
+_SINCE = {"threads", "data", "first_examples", "code"}
 
 
 def of_trajectories(

@@ -16,7 +16,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainer.compat.datasets import chain, filename, functions
+from trainer.compat.datasets import (
+    chain,
+    filename,
+    functions,
+    inputs,
+    reshuffles,
+)
 from trainer.data.sources import outline
 
 # They keep files of their own, by which a second opening finds what the first one left.
@@ -45,6 +51,18 @@ def writes(dataset: tf.data.Dataset) -> str:
         if kind == "Cache" and filename(one):
             return f"cache({filename(one)!r})"
     return ""
+
+
+def unshuffled(dataset: tf.data.Dataset) -> list[tf.data.Dataset]:
+    """The largest parts of a dataset that give the same elements at each start.
+
+    A shuffle may draw another order in each process, and be resumed exactly all the
+    same, since its position is saved.
+    """
+    every = list(chain(dataset))
+    if not any(reshuffles(one) or _kind(one) == "Random" for one in every):
+        return [dataset]
+    return [part for one in inputs(dataset) for part in unshuffled(one)]
 
 
 def runs_python(dataset: tf.data.Dataset) -> bool:

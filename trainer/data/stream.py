@@ -21,7 +21,8 @@ import tensorflow as tf
 from absl import logging
 
 from trainer.compat import autograph
-from trainer.data.datasets import describe, writes
+from trainer.compat.datasets import chain
+from trainer.data.datasets import describe, runs_python, unshuffled, writes
 from trainer.data.fingerprint import digest
 from trainer.data.order import places
 from trainer.data.random import augmentation_seeds
@@ -31,6 +32,7 @@ from trainer.task import Task
 __all__ = ["Stream", "StreamError", "describe"]
 
 _LARGE_BYTES = 1_000_000
+_FIRST = 4
 
 
 class StreamError(KeepstepError, ValueError):
@@ -64,6 +66,7 @@ class Stream:
                 "or write the data to a file beforehand and read that."
             )
         self._task = task
+        self._given = dataset
         self._batch_size = batch_size
         self._seed = seed
         self.dataset = dataset.repeat().batch(batch_size, drop_remainder=True)
@@ -90,7 +93,8 @@ class Stream:
         Its size is told where it is large: that goes into every checkpoint.
 
         Returns:
-          A digest of the first batch: at each start of a run it is the same.
+          A digest of the first examples, before they are shuffled: at each start of a
+          run it is the same.
 
         Raises:
           StreamError: it can't be saved; says why. Or the stream is empty.
@@ -123,4 +127,9 @@ class Stream:
                 "smaller, or give a source with random access (trainer.data)",
                 size / 1e6,
             )
-        return digest(first)
+        parts = [one for one in unshuffled(self._given) if not _python(one)]
+        return digest([list(one.take(_FIRST)) for one in parts])
+
+
+def _python(dataset: tf.data.Dataset) -> bool:
+    return any(runs_python(one) for one in chain(dataset))

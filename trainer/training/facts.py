@@ -37,16 +37,16 @@ def of_data(sources: Any, examples: Any) -> dict[str, Any]:
 
 
 def with_stream(record: Record, inputs: Inputs, *, allowed: bool) -> Record:
-    """Opens a training stream, once, and compares its first batch.
+    """Opens a training stream and compares its first examples.
 
     Raises:
       stream.StreamError: its position can't be saved.
-      options.ConfigError: its first batch is another one, and that is not allowed.
+      options.ConfigError: they are other ones, and that is not allowed.
     """
     if not isinstance(inputs, Stream):
         return record
     return record.with_fact(
-        "first_batch",
+        "first_examples",
         inputs.check(),
         allowed=allowed,
         problem="the training stream begins with other examples",

@@ -11,7 +11,7 @@ import dataclasses
 
 from absl import logging
 
-from trainer.checkpoint import environment, selection
+from trainer.checkpoint import compatibility, environment, selection
 from trainer.checkpoint.manifest import Manifest
 from trainer.checkpoint.store import NoUsableCheckpointError
 from trainer.config import comparison, run_record
@@ -39,6 +39,11 @@ def begin(run: Run, task: Task, start: StartOptions) -> Run:
     failpoints.point("start-up")
     run = dataclasses.replace(run, inexact=_audit(run))
     run.store.prepare()
+    if not start.checkpoint:
+        for entry, _ in run.store.upkeep.catalog.readable[:1]:
+            compatibility.check_entry(
+                entry, run.state
+            )  # it says more than `_with_code`
     run = _with_code(run, start)
     run = _go_back(run, start.checkpoint)
     _check_start(run, start.resume)
