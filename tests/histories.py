@@ -124,13 +124,14 @@ def contents(directory: pathlib.Path) -> dict[str, bytes]:
     }
 
 
+def digest(path: pathlib.Path) -> str:
+    """The digest of one file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def digests(directory: pathlib.Path) -> set[str]:
     """The digest of every file of a checkpoint's data below a directory."""
-    return {
-        hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in directory.rglob("ckpt-*.data-*")
-        if path.is_file()
-    }
+    return {digest(path) for path in directory.rglob("ckpt-*.data-*") if path.is_file()}
 
 
 def copy(run: pathlib.Path, target: pathlib.Path) -> pathlib.Path:

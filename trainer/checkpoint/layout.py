@@ -203,9 +203,12 @@ class RunDirectory:
         """Makes sure that whoever writes here writes nowhere else.
 
         Raises:
-          OutsideError: a directory of the run is a link that leads out of it.
+          OutsideError: a directory of the run is a link that leads out of it, or to
+            another one of them.
         """
         root = self.root.resolve()
+        own = [one for one in (self.recent, *self.bests()) if not one.is_symlink()]
+        homes = {one.resolve() for one in own}
         for path in self._links():
             target = path.resolve()
             if root not in (target, *target.parents):
@@ -213,6 +216,12 @@ class RunDirectory:
                     f"{path} is a link that leads out of the run directory, to "
                     f"{target}; nothing is written through it. Put the directory "
                     "itself in its place, or give another --run_dir."
+                )
+            if target in homes:
+                raise OutsideError(
+                    f"{path} is a link to {target}, another directory of the run: what "
+                    "is deleted from the one would be gone from the other. Put a "
+                    "directory in its place."
                 )
 
     def _links(self) -> Iterator[pathlib.Path]:
