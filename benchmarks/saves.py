@@ -52,10 +52,13 @@ from rich import table as tables
 from tensorboard.backend.event_processing import event_accumulator
 
 from trainer import data, task
-from trainer.checkpoint import manifest, store, upkeep
+from trainer.checkpoint import environment
+from trainer.checkpoint.layout import RunDirectory
+from trainer.checkpoint.manifest import Draft
+from trainer.checkpoint.retention import Rules
 from trainer.checkpoint.saver import Saver
+from trainer.checkpoint.store import Store
 from trainer.model import state, steps
-from trainer.training import run
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MANY = 1 << 20
@@ -129,16 +132,10 @@ class Bench:
         inputs = data.Shuffled(task=given, source=source, batch_size=2, seed=0)
         self.current = state.build(given, inputs.batch, seed=0, ema=given.EMA)
         self.train = steps.TrainLoop(given, self.current, inputs).run
-        self.keeper = store.Keeper(
-            upkeep.Upkeep(
-                run_dir=directory / "ours",
-                keep_recent=_MANY,
-                keep_every_steps=0,
-                best=(),
-            )
-        )
-        self.keeper.upkeep.prepare()
-        self.saver = Saver(self.keeper, self.current)
+        ours = RunDirectory(directory / "ours")
+        self.store = Store(ours, Rules(keep_recent=_MANY))
+        self.store.prepare()
+        self.saver = Saver(self.store, self.current)
         self.saver.begin(0)
         self.plain = tf.train.CheckpointManager(
             self.current.tree, str(directory / "plain"), max_to_keep=None
@@ -152,15 +149,12 @@ class Bench:
 
     def begin(self) -> None:
         """Our way, as the train loop has it done."""
-        draft = manifest.Manifest(
+        draft = Draft(
             step=int(self.current.step.numpy()),
             metrics={},
-            files={},
             variables=self.current.describe(),
-            records={},
-            config_digest="",
-            created=round(time.time(), 3),
-            versions=run.versions(),
+            versions=environment.versions(),
+            machine=environment.machine(),
         )
         self.saver.save(draft)
 
@@ -215,9 +209,8 @@ def times(bench: Bench, rounds: int) -> dict[str, Any]:
         bench.train(1)
         one = {"stall": timed(bench.begin)}
         began = time.perf_counter()
-        bench.saver.wait()
+        cost = bench.saver.wait()
         one["ours"] = one["stall"] + 1e3 * (time.perf_counter() - began)
-        cost = bench.saver.finished()
         on_disk = cost.bytes if cost else 0
         one["plain save"] = timed(bench.save_plainly)
         content = (os.urandom(1 << 20) * (on_disk // (1 << 20) + 1))[:on_disk]
@@ -226,7 +219,7 @@ def times(bench: Bench, rounds: int) -> dict[str, Any]:
         for way, save in bench.others().items():
             one[way] = timed(save)
         restores = {
-            "restore": functools.partial(bench.keeper.restore, bench.current),
+            "restore": functools.partial(bench.store.restore, bench.current),
             "plain restore": bench.restore_plainly,
         }
         for way in sorted(restores, reverse=number % 2 == 0):  # first by turns
