@@ -49,12 +49,14 @@ def test_whatever_happens_the_newest_sound_one_is_restored(tmp_path, seed):
         assert (found.step if found else None) == expected
         if found:
             assert held.tree.value.numpy().tolist() == [float(found.step)] * 3
-        check_best(tmp_path, losses)
         before = histories.picture(tmp_path)
         again, other = started(tmp_path)
         again.restore(other)
         assert histories.picture(tmp_path) == before, "a second start changes nothing"
-        step = found.step if found else 0
+        step = found.step + 1 if found else 1
+        losses[step] = float(chance.randrange(20))
+        histories.save(house, held, step, {"loss": losses[step]})
+        check_best(tmp_path, losses)
         with histories.death(chance.randrange(1, 90)):
             for _ in range(chance.randrange(1, 4)):
                 step += 1

@@ -43,7 +43,11 @@ class Plan:
 
 
 def make(
-    found: Catalog, rules: Rules, problem_of: Callable[[Entry], str | None]
+    found: Catalog,
+    rules: Rules,
+    problem_of: Callable[[Entry], str | None],
+    *,
+    lazy: bool = False,
 ) -> Plan:
     """The plan for what there is.
 
@@ -51,21 +55,20 @@ def make(
       found: what there is.
       rules: of the run.
       problem_of: reads a checkpoint in full and says what is wrong with it.
+      lazy: read nothing where nothing is to be deleted or promoted.
     """
+    unread = _without_reading(found, rules)
+    if lazy and not unread.doomed and not unread.behind(found):
+        return unread
     damaged: list[tuple[Entry, str]] = []
     while True:
-        best = {
-            found.directory.best(rule.metric): _standing(found, rule)
-            for rule in rules.best
-        }
-        recent = rules.recent(found.steps(found.directory.recent))
+        wanted = _without_reading(found, rules)
         home = found.home(found.directory.recent)
-        needed = [home[step] for step in recent[-rules.keep_recent :]]
-        needed += [entry for entries in best.values() for entry in entries]
+        needed = [home[step] for step in wanted.recent[-rules.keep_recent :]]
+        needed += [entry for entries in wanted.best.values() for entry in entries]
         broken = [(e, problem) for e in needed if (problem := problem_of(e))]
         if not broken:
-            doomed = tuple(_doomed(found, best, recent))
-            return Plan(tuple(damaged), best, tuple(recent), doomed)
+            return dataclasses.replace(wanted, damaged=tuple(damaged))
         damaged += broken
         for entry, _ in broken:
             found = found.without(entry.directory, entry.step)
@@ -93,6 +96,15 @@ def is_best(
         and step in found.standing(rule, [*before, (step, metrics)])
         for rule in rules.best
     )
+
+
+def _without_reading(found: Catalog, rules: Rules) -> Plan:
+    """The plan if all that is known were whole."""
+    best = {
+        found.directory.best(rule.metric): _standing(found, rule) for rule in rules.best
+    }
+    recent = tuple(rules.recent(found.steps(found.directory.recent)))
+    return Plan((), best, recent, tuple(_doomed(found, best, recent)))
 
 
 def _standing(found: Catalog, rule: Best) -> tuple[Entry, ...]:

@@ -132,7 +132,7 @@ class Store:
             for later in passed:
                 if later.manifest is not None:
                     self.upkeep.remove(later.directory, later.manifest)
-            self.upkeep.settle()
+            self.upkeep.settle(lazy=True)
             return entry.manifest
         if self.upkeep.any_damaged() and not passed:
             raise NoUsableCheckpointError(

@@ -82,10 +82,15 @@ class Upkeep:
         filing.set_aside_damaged(entry.directory, entry.step, problem)
         self.catalog = self.catalog.without(entry.directory, entry.step)
 
-    def settle(self) -> Plan:
-        """Brings the directories to what the rules call for; tells what was done."""
+    def settle(self, *, lazy: bool = False) -> Plan:
+        """Brings the directories to what the rules call for; tells what was done.
+
+        Args:
+          lazy: read no checkpoint where nothing is to be deleted or promoted: a start
+            is quick, and the first save behind it reads what there is.
+        """
         self._adopt_staged()
-        wanted = self.plan()
+        wanted = plan.make(self.catalog, self.rules, self._problem, lazy=lazy)
         for entry, problem in wanted.damaged:
             if problem.startswith(_UNREADABLE):
                 logging.error("%s counts for nothing: %s", entry.prefix, problem)
@@ -163,6 +168,9 @@ class Upkeep:
             return entry.problem
         if (entry.directory, entry.step, entry.manifest.created) in self._whole:
             return None
+        if self._is_linked_to_whole(entry, entry.manifest):
+            self.found_whole(entry)
+            return None
         if not read:
             return "not read yet"
         try:
@@ -172,6 +180,18 @@ class Upkeep:
         if problem is None:
             self.found_whole(entry)
         return problem
+
+    def _is_linked_to_whole(self, entry: Entry, mark: Manifest) -> bool:
+        """Whether the very same files were found whole under another name."""
+        homes = [
+            home
+            for home, step, created in self._whole
+            if (step, created) == (entry.step, mark.created)
+        ]
+        return any(
+            all(files.same(home / name, entry.directory / name) for name in mark.files)
+            for home in homes
+        )
 
     def _promote(self, wanted: Plan) -> None:
         """Links the recent ones that are among the best."""
