@@ -15,7 +15,7 @@ from absl import logging
 from trainer.checkpoint import layout
 from trainer.storage import files
 
-_MARK = re.compile(r"ckpt-(\d{1,18})(\.partial|\.deleting)", re.ASCII)
+_MARK = re.compile(r"ckpt-(0|[1-9]\d{0,17})(\.partial|\.deleting)", re.ASCII)
 _TEMPORARY = re.compile(
     r"ckpt-\d{1,18}(_temp|\..*tempstate.*|\..*\.tmp)|checkpoint\.tmp.*", re.ASCII
 )

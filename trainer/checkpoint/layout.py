@@ -44,7 +44,7 @@ DAMAGED, UNCLAIMED = ".damaged", ".unclaimed"
 LIST = "checkpoint"
 # Names are matched whole; the numbers are those that a step can have.
 MANIFEST = re.compile(r"ckpt-(0|[1-9]\d{0,17})\.json", re.ASCII)
-DATA = re.compile(r"ckpt-(\d{1,18})\.(index|data-\d{5}-of-\d{5})", re.ASCII)
+DATA = re.compile(r"ckpt-(0|[1-9]\d{0,17})\.(index|data-\d{5}-of-\d{5})", re.ASCII)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PATTERN = re.compile(r"[\[\]*?\\]")
 _OWNED = ("recent", "best", "averaged", "exports", "summaries", "abandoned")

@@ -86,10 +86,10 @@ class Saver:
         self.wait()
         free = self._clock()
         self.failed, self._pending = None, draft
-        self._running = concurrent.futures.Future()
         try:
             self._before()
         except OSError as error:
+            self._running = concurrent.futures.Future()
             problem = f"the scalars up to step {draft.step} could not be written"
             self._running.set_exception(SaveError(f"{problem}: {error}."))
             return

@@ -163,7 +163,8 @@ class Store:
             or (
                 one.step == entry.step
                 and one.manifest is not None
-                and one.manifest.files != mark.files
+                and (one.manifest.files, one.manifest.created)
+                != (mark.files, mark.created)
             )
         ]
         self.upkeep.move_aside(later, number)

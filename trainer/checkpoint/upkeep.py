@@ -139,9 +139,15 @@ class Upkeep:
         self.catalog = self.catalog.without(directory, mark.step)
 
     def link(self, entry: Entry, target: pathlib.Path) -> None:
-        """Gives a checkpoint another home in this run."""
+        """Gives a checkpoint another home in this run.
+
+        One of that step there whose manifest can't be read is set aside.
+        """
         if entry.manifest is None:
             return
+        before = self.catalog.home(target).get(entry.step)
+        if before is not None and before.manifest is None:
+            self.set_aside(before, before.problem or "unreadable")
         filing.link(entry.manifest, entry.directory, target)
         linked = dataclasses.replace(entry, directory=target)
         self.catalog = self.catalog.with_(linked)
