@@ -43,17 +43,22 @@ from trainer import data, task
 from trainer.checkpoint import (
     catalog,
     compatibility,
+    layout,
     manifest,
     retention,
+    selection,
     store,
-    upkeep,
 )
+from trainer.checkpoint.layout import RunDirectory
+from trainer.checkpoint.manifest import Draft
+from trainer.checkpoint.store import Store
 from trainer.config import options, run_record
 from trainer.model import state
+from trainer.model.progress import Progress
 
 CLEAR = (
     store.NoUsableCheckpointError,
-    store.DamagedCheckpointError,
+    selection.DamagedCheckpointError,
     compatibility.IncompatibleCheckpointError,
     options.ConfigError,
 )
@@ -138,7 +143,7 @@ def kind(path: pathlib.Path) -> str:
     """Where a file is, and what: `recent .index`, `best checkpoint`, `config.json`."""
     home = next((h for h in ("recent", "best") if h in path.parts), "")
     suffix = "".join(path.suffixes[:1]).partition("-")[0]
-    what = suffix if path.name.startswith(manifest.PREFIX) else path.name
+    what = suffix if path.name.startswith(layout.PREFIX) else path.name
     return f"{home} {what}".strip()
 
 
@@ -177,12 +182,12 @@ class Campaign:
         inputs = data.Shuffled(task=given, source=source, batch_size=2, seed=0)
         self._state = state.build(given, inputs.batch, seed=0)
         self._committed: dict[int, tuple[manifest.Manifest, Values]] = {}
-        keeper = self._keeper(self.run_dir)
+        house = self._store(self.run_dir)
         choices = options.RunOptions(run_dir=str(self.run_dir), task="points", steps=6)
         self._record = run_record.settle(choices, {"width": 24, "rate": 0.125}, {})
-        run_record.write(self.run_dir, self._record)
+        run_record.write(RunDirectory(self.run_dir), self._record)
         for step in _ACCURACY:
-            self._commit(keeper, step)
+            self._commit(house, step)
 
     def trial(self, chance: random.Random) -> tuple[str, str, str]:
         """Damages a fresh copy and restores it.
@@ -214,10 +219,11 @@ class Campaign:
             # Without one, the run is what the command line says.
             if path.exists() and run_record.read(path) != self._record:
                 return "SILENT: another configuration"
-            found = self._keeper(self._copy).restore(self._state)
+            found = self._store(self._copy).restore(self._state)
             if found is None:
-                return "clear error" if not catalog.scan(self._copy) else "SILENT: none"
-            for entry in catalog.scan(self._copy):
+                left = catalog.scan(RunDirectory(self._copy)).entries
+                return "SILENT: none" if left else "clear error"
+            for entry in catalog.scan(RunDirectory(self._copy)).entries:
                 sound = entry.manifest and not manifest.damage(
                     entry.directory, entry.manifest
                 )
@@ -230,44 +236,35 @@ class Campaign:
         mark, values = self._committed[found.step]
         if found != mark or _different(self._values(), values):
             return f"SILENT: values of step {found.step}"
-        set_aside = any(self._copy.rglob(f"*{upkeep.DAMAGED}"))
+        set_aside = any(self._copy.rglob(f"*{layout.DAMAGED}"))
         newest = max(self._committed)
         return "repaired" if set_aside or found.step < newest else "unharmed"
 
-    def _commit(self, keeper: store.Keeper, step: int) -> None:
+    def _commit(self, house: Store, step: int) -> None:
         chance = np.random.default_rng(step)
         for variable in self._state.networks.variables:
             variable.assign(chance.normal(size=variable.shape))
         self._state.step.assign(step)
         metrics = {"accuracy": _ACCURACY[step]}
-        self._state.progress = {"evaluated": step, "metrics": metrics}
+        self._state.progress = Progress(evaluated=step, metrics=metrics)
         self._state.pack()
-        draft = manifest.Manifest(
+        draft = Draft(
             step=step,
             metrics=metrics,
-            files={},
             variables=self._state.describe(),
-            records={},
             config_digest=self._record.digest,
-            created=1.7e9 + step,
-            versions={},
         )
-        keeper.save(self._state.tree, draft)
-        mark = manifest.read(keeper.upkeep.recent, step)
+        mark = house.save(self._state.tree, draft)
         self._committed[step] = (mark, self._values())
 
     def _values(self) -> Values:
         return {k: v.numpy() for k, v in self._state.variables().items()}
 
     @staticmethod
-    def _keeper(run_dir: pathlib.Path) -> store.Keeper:
-        keeper = store.Keeper(
-            upkeep.Upkeep(
-                run_dir=run_dir, keep_recent=3, keep_every_steps=0, best=(_RULE,)
-            )
-        )
-        keeper.upkeep.prepare()
-        return keeper
+    def _store(run_dir: pathlib.Path) -> Store:
+        house = Store(RunDirectory(run_dir), retention.Rules(best=(_RULE,)))
+        house.prepare()
+        return house
 
 
 def _different(here: Values, there: Values) -> bool:

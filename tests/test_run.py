@@ -546,7 +546,7 @@ WRONG = {
         "'accuracy' does not say what is best. Expected name:min|max[:count]"
     ),
     "--task=digits --best=loss:min:0": "'loss:min:0' does not say what is best.",
-    "--run_dir=runs[1]": "--run_dir=runs[1] has a '[' in it",
+    "--run_dir=runs[1]": "--run_dir: 'runs[1]' has a '[' in it",
     "--steps=-1": "--steps=-1 is out of range: expected 0 or more",
     "--epochs=-1": "--epochs=-1.0 is out of range: expected 0 or more",
     "--batch_size=0": "--batch_size=0 is out of range: expected 1 or more",

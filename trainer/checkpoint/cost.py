@@ -64,6 +64,7 @@ class Account:
     def __init__(self) -> None:
         self._began_at = 0.0
         self._saves = 0
+        self._told = False
         self._paid_secs = self._last_secs = 0.0
 
     def begin(self, now: float) -> None:
@@ -76,12 +77,11 @@ class Account:
         self._paid_secs += cost.stall_secs + cost.wait_secs
         self._last_secs = cost.total_secs
         percent = self.overhead_percent(now)
-        if percent > _HIGH_OVERHEAD_PERCENT:
-            logging.log_first_n(
-                logging.WARNING,
+        if percent > _HIGH_OVERHEAD_PERCENT and not self._told:
+            self._told = True
+            logging.warning(
                 "saving takes %.1f %% of the time: save less often, or leave it to "
                 "--save_overhead (--save_every_steps=0 --save_every_secs=0)",
-                1,
                 percent,
             )
 
