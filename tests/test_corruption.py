@@ -9,7 +9,7 @@ import sys
 import processes
 import pytest
 
-from trainer.checkpoint import manifest
+from trainer.checkpoint import layout, manifest
 
 SAMPLE = 60
 ROUNDS = 4  # the same kinds of files and damages, by other chances
@@ -47,7 +47,7 @@ def test_the_campaign_notices_what_is_silently_wrong(corruption, tmp_path):
     """A checkpoint of other values under a sound manifest: what no user must meet."""
     campaign = corruption.Campaign(tmp_path)
     recent = campaign.run_dir / "recent"
-    forge(recent, manifest.steps(recent)[-1])
+    forge(recent, layout.steps(recent)[-1])
     outcomes = {campaign.trial(random.Random(seed))[2] for seed in range(5)}
     assert any(outcome.startswith("SILENT") for outcome in outcomes)
 
