@@ -6,6 +6,7 @@
     >>> file = event_file.EventFile(directory)
     >>> file.add(20, [event_file.scalar("loss", 0.5)])
     >>> file.flush()
+    >>> file.close()
     >>> len(list(directory.glob("events.out.tfevents.*")))
     1
 
