@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 
+import making
 import processes
 import pytest
 import tasks
@@ -145,6 +146,25 @@ def test_a_disk_that_is_full_to_the_last_byte_takes_nothing_away(disk):
     curve = [step for step, _ in tasks.scalars(disk / "run")["eval/loss"]]
     assert curve == list(range(10, curve[-1] + 1, 10)), "each step once, and no gap"
     tasks.assert_each_step_once(disk / "run")
+
+
+@pytest.mark.parametrize("lock", [True, False], ids=["with a lock", "without"])
+def test_prune_makes_room_on_a_disk_that_is_full_to_the_last_byte(disk, lock):
+    run_dir = disk / "run"
+    for step in range(1, 8):
+        making.checkpoint(run_dir / "recent", step, {"loss": 1 / step})
+    if lock:
+        (run_dir / "run.lock").write_text("{}")
+    fill(disk, 0)
+    before = shutil.disk_usage(disk).free
+    done = processes.run(
+        "prune", "--run_dir=run", "--keep_recent=2", "--best=loss:min", cwd=disk
+    )
+    assert done.code == 0, done.stderr
+    assert sound(run_dir) == [6, 7]
+    assert done.stdout.count("deleted run/recent/ckpt-") == 5
+    assert tasks.steps(run_dir / "best/loss") == [7]
+    assert shutil.disk_usage(disk).free > before
 
 
 def test_on_a_full_disk_the_run_stops_after_the_second_failure(disk):
