@@ -11,14 +11,17 @@ random numbers of `Task.augment`.
 
 from __future__ import annotations
 
+from trainer.data.failures import SourceError
 from trainer.data.pipeline import Shuffled, ordered
 from trainer.data.random import uniform
-from trainer.data.sources import Arrays, DataError, npz, split
+from trainer.data.sources import Arrays, DataError, npz
+from trainer.data.splits import split
 
 __all__ = [
     "Arrays",
     "DataError",
     "Shuffled",
+    "SourceError",
     "npz",
     "ordered",
     "split",
