@@ -14,7 +14,9 @@ from typing import Any, final
 import tensorflow as tf
 
 from trainer.compat import autograph
+from trainer.data import records
 from trainer.data.indexed import Indexed
+from trainer.data.sources import DataError
 from trainer.task import Batch, Source, Task, TaskError
 
 _CHUNK = 32
@@ -53,6 +55,7 @@ class Examples:
           places: from the number of a piece (int64 scalar) and the size of pieces to
             the indices (int64 `[B]`) and the seeds (int32 `[B, 2]`) of its examples.
         """
+        self._check()
         size = self._chunk()
         per_batch = self.batch_size // size
         last = tf.int64.max if count < 0 else (first + count) * per_batch
@@ -84,6 +87,27 @@ class Examples:
             self._readers(self._chunk()) if isinstance(self.source, Indexed) else 1
         )
         return batches.prefetch(self.prefetched).with_options(options)
+
+    def _check(self) -> None:
+        """Raises `DataError` where batches can't be made of what is read."""
+        if self._decodes or not isinstance(self.source, Indexed):
+            return
+        name, spec = self.source.name, self.source.outline.spec
+        for path, one in spec.items():
+            if len(path) > 1:
+                raise DataError(
+                    f"the examples of {name!r} have {records.named(path)}, a name in a "
+                    "name. Expected tensors by one name each. Say which in decode("
+                    "self, example, seed): return {"
+                    f'"{path[-1]}": example["{path[0]}"]["{path[1]}"], ...}}.'
+                )
+            if not one.shape.is_fully_defined():
+                raise DataError(
+                    f"the examples of {name!r} have {records.named(path)} of unequal "
+                    f"shapes, {tuple(one.shape)}. Expected one shape, so that batches "
+                    "can be made of them. Pad, cut or resize it in decode(self, "
+                    f'example, seed): example["{path[0]}"][:100], or tf.image.resize(...).'
+                )
 
     @property
     def _decodes(self) -> bool:

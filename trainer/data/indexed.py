@@ -25,9 +25,8 @@ import tensorflow as tf
 from trainer.data import failures, records
 from trainer.data.failures import SourceError
 from trainer.data.records import Path, ValueProblemError
-from trainer.data.trial import Outline, examine
+from trainer.data.trial import ALIKE, Outline, examine
 
-_HOLDS = "Expected the same names, dtypes and shapes in every example"
 _tokens: weakref.WeakValueDictionary[bytes, Indexed] = weakref.WeakValueDictionary()
 
 
@@ -57,7 +56,7 @@ class Indexed:
         Raises:
           SourceError: one of them can't be read, or is not like the others.
         """
-        return examine(self.given, self._length, self._sampled, self._one)
+        return examine(self.given, self.name, self._length, self._sampled, self._one)
 
     @property
     def stacks(self) -> bool:
@@ -215,7 +214,7 @@ class Indexed:
         if problem:
             where = indices[0] if len(indices) == 1 else f"{indices[0]}, ..."
             raise SourceError(
-                f"example {where} of {self.name!r} {problem}. {_HOLDS}. Convert, pad "
+                f"example {where} of {self.name!r} {problem}. {ALIKE}. Convert, pad "
                 "or cut it in __getitem__: np.asarray(value, np.float32)."
             )
 

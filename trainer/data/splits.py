@@ -95,6 +95,12 @@ def _problem(given: Any, name: str) -> str:
         )
     if isinstance(given, str | bytes):
         return f"a text, {given!r}. {_KINDS}. Read the file that it names."
+    return _without_access(given)
+
+
+def _without_access(given: Any) -> str:
+    """What it lacks to be read by index; empty: nothing."""
+    kind = _kind(given)
     if not hasattr(given, "__getitem__"):
         if hasattr(given, "__iter__"):
             return (

@@ -21,9 +21,10 @@ from absl import logging
 
 from trainer.data import records
 from trainer.data.failures import SourceError
-from trainer.data.records import Path, Spec, ValueProblemError
+from trainer.data.records import Path, Spec
 
 READERS = 16
+ALIKE = "Expected the same names, dtypes and shapes in every example"
 _LOOKED_AT = 16
 _THREADS = 4
 _TRIAL_SECS = 0.5
@@ -54,6 +55,7 @@ class Outline:
 
 def examine(
     given: Any,
+    name: str,
     length: int,
     read: Callable[[list[int]], list[Row]],
     one: futures.Executor,
@@ -62,6 +64,7 @@ def examine(
 
     Args:
       given: the user's source.
+      name: of the split.
       length: of it.
       read: the examples at some indices.
       one: a single thread.
@@ -86,7 +89,7 @@ def examine(
             type(given).__name__,
         )
     return Outline(
-        spec=_spec(rows, indices),
+        spec=_spec(rows, indices, name),
         digest=_digest(given, rows),
         example_bytes=max(map(_bytes, rows)),
         readers=readers,
@@ -152,15 +155,14 @@ def _differing(rows: list[Row], again: list[Row], indices: list[int]) -> int | N
     return None
 
 
-def _spec(rows: list[Row], indices: list[int]) -> Spec:
-    try:
-        return records.spec(rows)
-    except ValueProblemError as error:
-        raise SourceError(
-            f"the examples of the source are not alike: one of {indices} {error}. "
-            "Expected the same names, dtypes and ranks in every example. Convert it in "
-            "__getitem__: np.asarray(value, np.float32)."
-        ) from error
+def _spec(rows: list[Row], indices: list[int], name: str) -> Spec:
+    for index, row in zip(indices, rows, strict=True):
+        if problem := records.difference(row, rows[0]):
+            raise SourceError(
+                f"example {index} of {name!r} {problem}. {ALIKE}. Convert, pad or cut "
+                "it in __getitem__: np.asarray(value, np.float32)."
+            )
+    return records.spec(rows)
 
 
 def _digest(given: Any, rows: list[Row]) -> str:

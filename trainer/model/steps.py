@@ -128,8 +128,8 @@ class TrainLoop:
                 "tf.where(tf.math.is_finite(x), x, 0.0)"
             )
         return (
-            "The data of that step are finite: lower the learning rate, or clip the "
-            "gradients"
+            "Lower the learning rate, or clip the gradients: the data of that step are "
+            "finite"
         )
 
     def take_means(self) -> dict[str, float]:
