@@ -7,7 +7,6 @@ it has worked on out of order.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
@@ -21,7 +20,8 @@ from trainer.task import Batch, Source, Task, TaskError
 
 _CHUNK = 32
 _CHUNK_BYTES = 4_000_000
-_AHEAD_BYTES = 64_000_000
+_AHEAD_BYTES = 16_000_000
+_READERS = 4  # more of them get in the way of decoding
 _PREFETCHED = 4
 
 Places = Callable[[tf.Tensor, int], tuple[tf.Tensor, tf.Tensor]]
@@ -36,7 +36,7 @@ class Examples:
       source: that is read, in Python or by its own ops.
       task: whose `decode` they go through; None: they don't.
       batch_size: examples per batch.
-      readers: how many threads read; 0: as many as the source bears.
+      readers: how many pieces of a batch are read at once; 0: a few.
       prefetched: batches that are ready ahead of time.
     """
 
@@ -83,9 +83,6 @@ class Examples:
         """The batches, prepared ahead of time."""
         options = tf.data.Options()
         options.deterministic = True
-        options.threading.private_threadpool_size = (os.cpu_count() or 1) + (
-            self._readers(self._chunk()) if isinstance(self.source, Indexed) else 1
-        )
         return batches.prefetch(self.prefetched).with_options(options)
 
     def _check(self) -> None:
@@ -106,7 +103,7 @@ class Examples:
                     f"the examples of {name!r} have {records.named(path)} of unequal "
                     f"shapes, {tuple(one.shape)}. Expected one shape, so that batches "
                     "can be made of them. Pad, cut or resize it in decode(self, "
-                    f'example, seed): example["{path[0]}"][:100], or tf.image.resize(...).'
+                    f'example, seed): example["{path[0]}"][:100].'
                 )
 
     @property
@@ -130,9 +127,8 @@ class Examples:
     def _readers(self, size: int) -> int:
         if not isinstance(self.source, Indexed):
             return 1
-        outline = self.source.outline
-        fitting = _AHEAD_BYTES // max(1, size * outline.example_bytes)
-        return self.readers or max(1, min(outline.readers, fitting))
+        fitting = _AHEAD_BYTES // max(1, size * self.source.outline.example_bytes)
+        return self.readers or max(1, min(_READERS, fitting))
 
     def _read(self, indices: tf.Tensor) -> Any:
         if isinstance(self.source, Indexed):

@@ -86,8 +86,12 @@ class Indexed:
         return list(flat)
 
     def _stacked(self, indices: np.ndarray) -> list[np.ndarray]:
+        places = indices.tolist()
         try:
-            return self._threads.submit(self._read, indices.tolist()).result()
+            if self._many is None and self.outline.waits:
+                rows = list(self._threads.map(self._read, [[one] for one in places]))
+                return [np.concatenate(column) for column in zip(*rows, strict=True)]
+            return self._threads.submit(self._read, places).result()
         except SourceError as error:
             raise failures.marked(error) from error
 

@@ -29,6 +29,7 @@ _LOOKED_AT = 16
 _THREADS = 4
 _TRIAL_SECS = 0.5
 _SWITCH_SECS = 1e-5
+_SLOW_SECS = 1e-3
 
 Row = dict[Path, np.ndarray]
 
@@ -42,6 +43,7 @@ class Outline:
       digest: of these examples by value, and of what the source says of its files.
       example_bytes: the size of the largest of them.
       readers: how many threads may ask at once.
+      waits: whether an example takes so long that many should be asked for at once.
       changing: the index of one that is another one when it is asked for again; None
         if there is none.
     """
@@ -50,6 +52,7 @@ class Outline:
     digest: str
     example_bytes: int
     readers: int
+    waits: bool
     changing: int | None
 
 
@@ -72,10 +75,12 @@ def examine(
     Raises:
       SourceError: one can't be read, or they are not alike.
     """
+    began = time.monotonic()
     count = min(length, _LOOKED_AT)
     spread = np.unique(np.linspace(0, length - 1, count).round().astype(np.int64))
     indices = spread.tolist()
     rows = one.submit(read, indices).result()
+    each = (time.monotonic() - began) / len(rows)
     readers, again, changing = _said(given), None, None
     if readers == 0:
         again = _in_threads(indices, rows, read)
@@ -93,6 +98,7 @@ def examine(
         digest=_digest(given, rows),
         example_bytes=max(map(_bytes, rows)),
         readers=readers,
+        waits=each > _SLOW_SECS,
         changing=changing,
     )
 
