@@ -4,6 +4,7 @@ A copy of this file is a task module of its own (`--task=kinds:Folder`).
 """
 
 import dataclasses
+import functools
 import pathlib
 import threading
 
@@ -232,10 +233,46 @@ class ArrayRecord(Kind):
         return {"x": noisy(x, seed), "y": x[0]}
 
 
+@functools.cache
+def points():
+    """A data set of TFDS; its name may be registered once per process."""
+    from tensorflow_datasets import core, features
+
+    class Points(core.GeneratorBasedBuilder):
+        VERSION = core.Version("1.0.0")
+        name = "points"
+
+        def _info(self):
+            tensor = features.Tensor(shape=[4], dtype=np.float32)
+            of_all = features.FeaturesDict({"x": tensor, "y": np.float32})
+            return core.DatasetInfo(builder=self, features=of_all)
+
+        def _split_generators(self, manager):
+            return {"every": self._generate_examples()}
+
+        def _generate_examples(self):
+            home = pathlib.Path(self._data_dir_root).parent
+            x, y = np.load(home / "x.npy"), np.load(home / "y.npy")
+            for key, (row, value) in enumerate(zip(x, y, strict=True)):
+                yield key, {"x": row, "y": value}
+
+    return Points
+
+
+class Tfds(Kind):
+    """A data source of TFDS, over a data set that is written for the test."""
+
+    def source(self, home):
+        builder = points()(data_dir=str(home / "tfds"), file_format="array_record")
+        builder.download_and_prepare()
+        return builder.as_data_source("every")
+
+
 READY = [Folder, Records, OnDisk, Series, Lines, Torchlike]
 PACKAGES = {
     "grain": Grain,
     "torch": Torch,
     "datasets": HuggingFace,
     "array_record": ArrayRecord,
+    "tensorflow_datasets": Tfds,
 }
