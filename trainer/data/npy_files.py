@@ -40,6 +40,7 @@ class Rows:
 
     def __init__(self, path: PathLike) -> None:
         self._path = pathlib.Path(path)
+        self._descriptor = -1
         try:
             with self._path.open("rb") as file:
                 head: np.memmap = np.load(self._path, mmap_mode="r")
@@ -61,9 +62,8 @@ class Rows:
         self._offset = head.offset
 
     def __del__(self) -> None:
-        descriptor = getattr(self, "_descriptor", None)
-        if descriptor is not None:
-            os.close(descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -40,6 +40,7 @@ class Files:
         find: Callable[[pathlib.Path], Spans],
         index_dir: PathLike | None,
     ) -> None:
+        self._descriptors: list[int] = []
         if not paths:
             raise DataError(
                 "there are no files to read. Expected at least one path. Look at the "
@@ -47,14 +48,13 @@ class Files:
             )
         self._paths = [pathlib.Path(path) for path in paths]
         found = [_spans(path, find, index_dir) for path in self._paths]
-        self._descriptors: list[int] = []
         self._begin = np.concatenate([begin for begin, _ in found])
         self._size = np.concatenate([size for _, size in found])
         self._first = np.cumsum([0, *(len(begin) for begin, _ in found)])
         self._descriptors = [os.open(path, os.O_RDONLY) for path in self._paths]
 
     def __del__(self) -> None:
-        for descriptor in getattr(self, "_descriptors", ()):
+        for descriptor in self._descriptors:
             os.close(descriptor)
 
     def __len__(self) -> int:

@@ -129,9 +129,8 @@ def _common(sizes: tuple[int, ...]) -> int | None:
 def _named(element: Any) -> Mapping[str, Any]:
     if isinstance(element, Mapping):
         return element
-    if isinstance(element, tuple) and hasattr(element, "_asdict"):
-        fields: dict[str, Any] = element._asdict()
-        return fields
+    if isinstance(element, tuple) and hasattr(element, "__match_args__"):
+        return dict(zip(element.__match_args__, element, strict=True))
     if isinstance(element, tuple):
         if not 1 <= len(element) <= len(_UNNAMED):
             raise ValueProblemError(f"a tuple of {len(element)} has no names")
