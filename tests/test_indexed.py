@@ -363,3 +363,21 @@ def test_arrays_stay_in_the_graph_and_other_sources_beside_it(root):
         training(plain, data.split({"train": [1.0]}, "train"), batch_size=4, seed=0),
         Prepared,
     )
+
+
+def test_a_dataset_is_decoded_as_well(tmp_path):
+    class Halved(tasks.Light):
+        def sources(self):
+            splits = tasks.examples().items()
+            return {k: tf.data.Dataset.from_tensor_slices(v) for k, v in splits}
+
+        def decode(self, example, seed):
+            return {"x": example["x"] / 2, "y": example["y"]}
+
+    one = Halved()
+    sources = one.sources()
+    inputs = training(one, sources["train"], batch_size=4, seed=0)
+    assert set(inputs.iterator.element_spec) == {"x", "y"}
+    for batch, _ in data.ordered(sources["valid"], 4, one):
+        assert set(batch) == {"x", "y"}
+    assert tasks.train(tmp_path / "run", one, steps=3).step == 3

@@ -15,6 +15,7 @@ import tensorflow as tf
 from trainer.compat import autograph
 from trainer.data import records
 from trainer.data.indexed import Indexed
+from trainer.data.random import augmentation_seeds
 from trainer.data.sources import DataError
 from trainer.task import Batch, Source, Task, TaskError
 
@@ -151,6 +152,18 @@ class Examples:
 def decodes(task: Task) -> bool:
     """Whether a task says how an example is decoded."""
     return type(task).decode is not Task.decode
+
+
+def decoded(task: Task, given: tf.data.Dataset, seed: int) -> tf.data.Dataset:
+    """The examples of a dataset, each through `Task.decode` if the task has it."""
+    if not decodes(task):
+        return given
+
+    def decode(number: tf.Tensor, example: Any) -> Any:
+        (own,) = tf.unstack(augmentation_seeds(seed, number[None]), num=1)
+        return autograph.converted(task.decode)(example, own)
+
+    return given.enumerate().map(decode, tf.data.AUTOTUNE, True)
 
 
 def _joined(pieces: Batch) -> Any:

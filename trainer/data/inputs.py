@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from trainer.data.examples import decodes
+from trainer.data.examples import decoded, decodes
 from trainer.data.indexed import Indexed
 from trainer.data.pipeline import Shuffled
 from trainer.data.prepared import Prepared
@@ -53,6 +53,8 @@ def training(task: Task, given: Any, *, batch_size: int, seed: int) -> Input:
     what is read in Python, or decoded, is prepared beside it.
     """
     if isinstance(given, tf.data.Dataset):
+        if decodes(task):
+            given = decoded(task, given.repeat(), seed)
         return Stream(task=task, dataset=given, batch_size=batch_size, seed=seed)
     if isinstance(given, Indexed) or decodes(task):
         return Prepared(task=task, source=given, batch_size=batch_size, seed=seed)

@@ -18,7 +18,7 @@ from typing import Any, final
 import tensorflow as tf
 
 from trainer.compat import autograph
-from trainer.data.examples import Examples, decodes
+from trainer.data.examples import Examples, decoded, decodes
 from trainer.data.indexed import Indexed
 from trainer.data.order import places, shuffled
 from trainer.data.random import augmentation_seeds
@@ -80,7 +80,8 @@ def ordered(given: Any, batch_size: int, task: Task | None = None) -> Any:
       `[B]`). All batches have one shape; the rows that don't count repeat others.
     """
     if isinstance(given, tf.data.Dataset):
-        return _filled(given, batch_size)
+        every = given if task is None else decoded(task, given, _EVALUATED)
+        return _filled(every, batch_size)
     last, count = len(given) - 1, math.ceil(len(given) / batch_size)
     if isinstance(given, Indexed) or (task is not None and decodes(task)):
 
