@@ -7,8 +7,9 @@ copy of its own, all with op determinism:
 
 ours         the train loop of the framework with its whole input: shuffle, gather,
              augmentation; 25 steps a call, and the means taken once a turn
-keras fit    `compile` and `fit` on a `tf.data` pipeline: a full shuffle, batches,
-             the same augmentation by stateless random numbers, prefetch
+keras fit    `compile` with steps_per_execution=25 and jit_compile=False, and `fit` on
+             a `tf.data` pipeline: a full shuffle, batches, the same augmentation by
+             stateless random numbers, prefetch
 bare loop    `for _ in tf.range(25)` in one graph on one fixed batch: no input work and
              no metrics. Only the model and the optimizer are left: the upper limit
 
@@ -202,6 +203,8 @@ def measure(
         one.optimizers(),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+        steps_per_execution=_CHUNK,
+        jit_compile=False,
     )
     turns = Turns(others, count)
     model.fit(

@@ -318,10 +318,18 @@ BOTH = "loss and the gradient of loss"
 def test_what_is_not_finite_stops_the_loop_at_its_very_step(kind, what):
     current, loop = loop_of(Bad(kind=kind))
     before = values(current)
+    reason = (
+        "Lower the learning rate, or clip the gradients: the data of that step are "
+        "finite"
+        if kind == "gradient"
+        else "The data of that step are not finite: 'y' in 8 of 8 examples. Leave such "
+        "examples out, or replace the values: "
+        "tf.where(tf.math.is_finite(x), x, 0.0)"
+    )
     text = (
         rf"^{what} became NaN or infinite at step 4\. Nothing was saved over the last "
-        r"good checkpoint\. Lower the learning rate, clip the gradients, or look at "
-        r"the data; with the same choices it will happen again\.$"
+        rf"good checkpoint\. {re.escape(reason)}; with the same choices it will happen "
+        r"again\.$"
     )
     for chunks in ((1, 1, 1, 1), (9,), (2, 7)):
         put_back(current, before)

@@ -62,10 +62,11 @@ class Task(abc.ABC):
     best: ClassVar[tuple[str, ...]] = ("loss:min",)
 
     @abc.abstractmethod
-    def sources(self) -> Mapping[str, Source | Mapping[str, Any]]:
+    def sources(self) -> Mapping[str, Any]:
         """The examples of each split: `train`, `valid` if there is one, others.
 
-        A mapping of arrays `[N, ...]` by name is a source, too.
+        Each is a mapping of arrays `[N, ...]` by name, anything with `__len__` and
+        `__getitem__`, a source of `trainer.data`, or a `tf.data.Dataset`.
         """
 
     @abc.abstractmethod
@@ -125,6 +126,26 @@ class Task(abc.ABC):
         """
         del examples, predictions
         return {}
+
+    @autograph.unconverted
+    def decode(
+        self, example: Mapping[str, Any], seed: tf.Tensor
+    ) -> Mapping[str, tf.Tensor]:
+        """What one example is to a network, before batches are made of them.
+
+        It runs in parallel, ahead of training, in evaluations and predictions, too:
+        `tf.io.decode_jpeg`, `tf.io.parse_single_example`, a random crop.
+
+        Args:
+          example: tensors by name, as the source gives them.
+          seed: int32 `[2]`, for `tf.random.stateless_*`: another one for each example
+            in each epoch; in an evaluation, one for each index, always the same.
+
+        Returns:
+          Tensors by name, of one shape in all examples.
+        """
+        del seed
+        return example
 
     @autograph.unconverted
     def augment(self, batch: Batch, seeds: tf.Tensor) -> Batch:

@@ -11,16 +11,32 @@ random numbers of `Task.augment`.
 
 from __future__ import annotations
 
+from trainer.data.failures import SourceError
+from trainer.data.image_folder import decode_image, images
+from trainer.data.line_files import lines
+from trainer.data.npy_files import memmap
 from trainer.data.pipeline import Shuffled, ordered
 from trainer.data.random import uniform
-from trainer.data.sources import Arrays, DataError, npz, split
+from trainer.data.record_files import tfrecords
+from trainer.data.sources import Arrays, DataError, npz
+from trainer.data.splits import split
+from trainer.data.tables import table
+from trainer.data.windowed import windows
 
 __all__ = [
     "Arrays",
     "DataError",
     "Shuffled",
+    "SourceError",
+    "decode_image",
+    "images",
+    "lines",
+    "memmap",
     "npz",
     "ordered",
     "split",
+    "table",
+    "tfrecords",
     "uniform",
+    "windows",
 ]

@@ -23,6 +23,7 @@ from trainer.compat.datasets import (
     inputs,
     reshuffles,
 )
+from trainer.data.indexed import Indexed, read_by
 from trainer.data.sources import outline
 
 # They keep files of their own, by which a second opening finds what the first one left.
@@ -66,13 +67,27 @@ def unshuffled(dataset: tf.data.Dataset) -> list[tf.data.Dataset]:
 
 
 def runs_python(dataset: tf.data.Dataset) -> bool:
-    """Whether a dataset itself calls Python: `from_generator`, `py_function`."""
+    """Whether a dataset itself calls Python: `from_generator`, `py_function`.
+
+    A source that is read by index doesn't count: it was tried at the start.
+    """
     return any(
-        node.op in _PYTHON
+        node.op in _PYTHON and read_by(node) is None
         for function in functions(dataset)
         for nodes in _bodies(function.graph)
         for node in nodes
     )
+
+
+def read(dataset: tf.data.Dataset) -> list[Indexed]:
+    """The sources that a dataset itself reads by index."""
+    return [
+        source
+        for function in functions(dataset)
+        for nodes in _bodies(function.graph)
+        for node in nodes
+        if (source := read_by(node)) is not None
+    ]
 
 
 def _bodies(graph: Any) -> Iterator[Any]:

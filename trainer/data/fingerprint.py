@@ -22,7 +22,9 @@ import xxhash
 from trainer.compat.datasets import chain, functions
 from trainer.data import datasets
 from trainer.data.graph_digest import GraphDigest
+from trainer.data.indexed import Indexed
 from trainer.data.sources import common_length, outline
+from trainer.data.splits import taken
 
 _SAMPLE = 64
 _FIRST = 4
@@ -45,11 +47,15 @@ def fingerprint(sources: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         code: digest of the functions of a dataset; empty for others.
     """
     return {
-        name: _of_dataset(given, opened=name != "train")
-        if isinstance(given, tf.data.Dataset)
-        else _of_source(given)
+        name: _of_split(name, taken(given, name))
         for name, given in sorted(sources.items())
     }
+
+
+def _of_split(name: str, given: Any) -> dict[str, Any]:
+    if isinstance(given, tf.data.Dataset):
+        return _of_dataset(given, opened=name != "train")
+    return _of_indexed(given) if isinstance(given, Indexed) else _of_source(given)
 
 
 def digest(examples: Any) -> str:
@@ -63,6 +69,17 @@ def sample(length: int) -> np.ndarray:
     """Which of so many examples are looked at: int64, evenly spread, both ends."""
     count = min(length, _SAMPLE)
     return np.unique(np.linspace(0, length - 1, count).round().astype(np.int64))
+
+
+def _of_indexed(given: Indexed) -> dict[str, Any]:
+    outlined = given.outline
+    spec = {"/".join(path): one for path, one in outlined.spec.items()}
+    return {
+        "length": len(given),
+        "examples": outline(spec),
+        "digest": outlined.digest,
+        "code": "",
+    }
 
 
 def _of_source(given: Any) -> dict[str, Any]:

@@ -9,16 +9,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any, final
 
 import tensorflow as tf
 
 from trainer.compat import autograph
+from trainer.data.examples import Examples, decoded, decodes
+from trainer.data.indexed import Indexed
 from trainer.data.order import places, shuffled
 from trainer.data.random import augmentation_seeds
 from trainer.task import Source, Task
+
+_EVALUATED = 0  # the seed of what is random where nothing should be
 
 
 @final
@@ -30,9 +36,8 @@ class Shuffled:
     source: Source
     batch_size: int
     seed: int
-
-    def skip(self, count: int) -> None:
-        """Nothing to do: the number of a batch says which it is."""
+    iterator: None = None
+    rebuilt: None = None
 
     def batch(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
         """The batch of `step` (int64 scalar): tensors `[batch_size, ...]` by name."""
@@ -46,33 +51,63 @@ class Shuffled:
         seeds = augmentation_seeds(self.seed, places(step, self.batch_size))
         return dict(autograph.converted(self.task.augment)(batch, seeds))
 
+    @contextlib.contextmanager
+    def reading(self, first: int, count: int) -> Iterator[None]:
+        """Nothing to do: the batches are made in the step that takes them."""
+        yield
 
-def ordered(given: Source | tf.data.Dataset, batch_size: int) -> Any:
+    def again(self, step: int) -> dict[str, tf.Tensor]:
+        """The batch of a step once more."""
+        return self.batch(tf.constant(step, tf.int64))
+
+    def skip(self, count: int) -> None:
+        """Nothing to do: the number of a batch says which it is."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+def ordered(given: Any, batch_size: int, task: Task | None = None) -> Any:
     """The input of an evaluation: every example exactly once.
 
     Args:
       given: a source, or a finite dataset of single examples.
       batch_size: examples per batch.
+      task: whose `decode` the examples go through; None: they don't.
 
     Returns:
       A `tf.data.Dataset` of batches by name and of which of their rows count (bool
       `[B]`). All batches have one shape; the rows that don't count repeat others.
     """
     if isinstance(given, tf.data.Dataset):
+        every = given if task is None else decoded(task, given, _EVALUATED)
+        return _filled(every, batch_size)
+    last, count = len(given) - 1, math.ceil(len(given) / batch_size)
+    if isinstance(given, Indexed) or (task is not None and decodes(task)):
 
-        def fill(batch: Any) -> Any:
-            count = tf.shape(next(iter(batch.values())))[0]
-            rows = tf.minimum(tf.range(batch_size), count - 1)
-            full = {name: tf.gather(one, rows) for name, one in batch.items()}
-            return full, tf.range(batch_size) < count
+        def rows(number: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+            indices = tf.minimum(places(number, size), last)
+            return indices, augmentation_seeds(_EVALUATED, indices)
 
-        return given.batch(batch_size).map(fill).prefetch(2)
-    last = len(given) - 1
+        found = Examples(source=given, task=task, batch_size=batch_size)
+        numbers = tf.data.Dataset.range(count)
+        counts = numbers.map(lambda number: places(number, batch_size) <= last)
+        batches = found.batches(0, count, rows)
+        return found.ready(tf.data.Dataset.zip(batches, counts))
 
     def gather(number: tf.Tensor) -> Any:
         numbers = places(number, batch_size)
         rows = tf.minimum(numbers, last)
         return autograph.converted(given.gather)(rows), numbers <= last
 
-    batches = math.ceil(len(given) / batch_size)
-    return tf.data.Dataset.range(batches).map(gather).prefetch(2)
+    return tf.data.Dataset.range(count).map(gather).prefetch(2)
+
+
+def _filled(given: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+    def fill(batch: Any) -> Any:
+        count = tf.shape(next(iter(batch.values())))[0]
+        rows = tf.minimum(tf.range(batch_size), count - 1)
+        full = {name: tf.gather(one, rows) for name, one in batch.items()}
+        return full, tf.range(batch_size) < count
+
+    return given.batch(batch_size).map(fill).prefetch(2)

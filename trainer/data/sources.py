@@ -111,22 +111,6 @@ def npz(path: str | pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]
         ) from error
 
 
-def split(sources: Mapping[str, Any], name: str) -> Any:
-    """The examples of one split: a source, or a `tf.data.Dataset`.
-
-    A mapping of arrays becomes a source.
-
-    Raises:
-      DataError: there is no such split.
-    """
-    if name not in sources:
-        raise DataError(
-            f"the task has no split {name!r}; it has {', '.join(sorted(sources))}."
-        )
-    given = sources[name]
-    return Arrays(given) if isinstance(given, Mapping) else given
-
-
 def outline(spec: Mapping[str, tf.TensorSpec]) -> str:
     """What one example is made of, such as `image uint8 (8, 8), label uint8 ()`."""
     return ", ".join(

@@ -13,8 +13,10 @@ access (`data`) where there is one.
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import tempfile
+from collections.abc import Iterator
 from typing import final
 
 import tensorflow as tf
@@ -46,10 +48,13 @@ class Stream:
     Attributes:
       dataset: of batches, without an end.
       iterator: over it; belongs into the checkpoint.
+      rebuilt: None: nothing is made anew at a start.
 
     Raises:
       StreamError: the dataset can't be opened twice.
     """
+
+    rebuilt = None
 
     def __init__(
         self,
@@ -86,6 +91,17 @@ class Stream:
         """Passes over `count` batches."""
         for _ in range(count):
             self.iterator.get_next()
+
+    @contextlib.contextmanager
+    def reading(self, first: int, count: int) -> Iterator[None]:
+        """Nothing to do: the checkpoint says where the stream is."""
+        yield
+
+    def again(self, step: int) -> None:
+        """Nothing: what a stream has given is gone."""
+
+    def close(self) -> None:
+        """Nothing to do."""
 
     def check(self) -> str:
         """Saves the position after one batch, to know at the start what will come.

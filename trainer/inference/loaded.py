@@ -19,6 +19,7 @@ import tensorflow as tf
 from trainer import data
 from trainer.checkpoint import catalog
 from trainer.config import options
+from trainer.data.inputs import Input
 from trainer.model import loading, parts
 from trainer.model.state import State
 from trainer.task import Task
@@ -41,7 +42,7 @@ class Restored:
     task: Task
     state: State
     sources: Mapping[str, Any]
-    inputs: parts.Inputs
+    inputs: Input
     batches: int
 
     def examples(
@@ -65,7 +66,7 @@ class Restored:
           data.DataError: the examples do not have what is needed.
         """
         if not given:
-            return data.ordered(self._split(split), batch_size)
+            return data.ordered(self._split(split), batch_size, self.task)
         spec = self.spec()
         wanted = list(spec if names is None else names)
         place = given if isinstance(given, str) else "the examples"
@@ -84,7 +85,7 @@ class Restored:
         """The outline of a batch of one, before any augmentation."""
         split = "valid" if "valid" in self.sources else "train"
         outline: dict[str, tf.TensorSpec] = dict(
-            data.ordered(self._split(split), 1).element_spec[0]
+            data.ordered(self._split(split), 1, self.task).element_spec[0]
         )
         return outline
 

@@ -38,6 +38,14 @@ _WRITER = (
     "A file that one evaluation writes and another reads is broken by a kill: use "
     "cache() in memory, or write the data to a file beforehand."
 )
+_READ = (
+    "Decoding runs ahead of training: read what training changes in augment() or "
+    "values() instead."
+)
+_ALIKE = (
+    "An index must always give the same example: take what is random out of "
+    "__getitem__ and into decode(self, example, seed) or augment(self, batch, seeds)."
+)
 _LOOKED_AT = 8
 
 
@@ -46,7 +54,11 @@ class IncompleteStateError(KeepstepError, RuntimeError):
 
 
 def examine(
-    function: Any, tree: tf.train.Checkpoint, *, place: str = "the train loop"
+    function: Any,
+    tree: tf.train.Checkpoint,
+    *,
+    place: str = "the train loop",
+    rebuilt: Any = None,
 ) -> list[Finding]:
     """What the traced function changes and the tree doesn't hold.
 
@@ -54,9 +66,11 @@ def examine(
       function: a `tf.types.experimental.ConcreteFunction`.
       tree: the checkpoint tree.
       place: what people call the function.
+      rebuilt: the one resource that needs no saving: the iterator of an input that is
+        made anew at each start. `examine_prepared` says on what that relies.
     """
     return [
-        *_unreachable(function.graph, tree),
+        *_unreachable(function.graph, tree, rebuilt),
         *hidden_state.found(function.graph, place),
     ]
 
@@ -72,6 +86,32 @@ def examine_stream(dataset: tf.data.Dataset) -> list[Finding]:
             *_written(function.graph, "the input stream"),
         )
     ]
+
+
+def examine_prepared(dataset: tf.data.Dataset, function: Any) -> list[Finding]:
+    """Why an input that is made anew at a start would give other batches.
+
+    A batch is a function of the seed and the step if the source answers an index always
+    alike, which is tried on a few, and if decoding keeps nothing and reads nothing that
+    training moves.
+
+    Args:
+      dataset: what the input is made from.
+      function: the traced train loop.
+    """
+    moved = {id(one.handle): one for one in captures.of(function.graph) if one.written}
+    findings = examine_stream(dataset)
+    for one in chain(dataset):
+        findings += _changing(one)
+        for part in functions(one):
+            findings += [
+                Finding(
+                    f"{_named(used)}, which decode() reads ahead of training", _READ
+                )
+                for used in captures.of(part.graph)
+                if id(used.handle) in moved and not used.written
+            ]
+    return findings
 
 
 def examine_evaluated(dataset: tf.data.Dataset) -> list[Finding]:
@@ -93,6 +133,7 @@ def examine_evaluated(dataset: tf.data.Dataset) -> list[Finding]:
                     "reshuffle_each_iteration=False.",
                 )
             )
+        findings += _changing(one)
         place = "the evaluation's input"
         for function in functions(one):
             kept = hidden_state.found(function.graph, place)
@@ -141,9 +182,23 @@ def describe(findings: Iterable[Finding]) -> str:
     )
 
 
-def _unreachable(graph: Any, tree: tf.train.Checkpoint) -> Iterator[Finding]:
+def _changing(dataset: tf.data.Dataset) -> Iterator[Finding]:
+    """The sources that a dataset reads and that gave something else the second time."""
+    for source in datasets.read(dataset):
+        if (index := source.outline.changing) is not None:
+            yield Finding(
+                f"example {index} of {source.name!r}, which is another one each time "
+                "it is asked for",
+                _ALIKE,
+            )
+
+
+def _unreachable(
+    graph: Any, tree: tf.train.Checkpoint, rebuilt: Any
+) -> Iterator[Finding]:
     nodes = tf.train.TrackableView(tree).descendants()
     reachable = {id(handle) for node in nodes if (handle := _handle(node)) is not None}
+    reachable.add(id(rebuilt))
     for one in captures.of(graph):
         if id(one.handle) in reachable:
             continue

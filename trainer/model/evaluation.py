@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from trainer.compat import autograph
 from trainer.compat.datasets import chain
-from trainer.data import datasets
+from trainer.data import datasets, failures
 from trainer.data.fingerprint import digest
 from trainer.errors import KeepstepError
 from trainer.model import side_effects
@@ -102,7 +102,7 @@ class EvaluationLoop:
         sums = {name: tf.constant(0.0, tf.float64) for name in self._sums}
         seen = []
         with side_effects.undone(add_batch, self._metrics):
-            for batch, counts in self.batches:
+            for batch, counts in failures.passed_on(self.batches):
                 if stop():
                     return None
                 failpoints.point("evaluation")

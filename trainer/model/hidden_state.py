@@ -17,6 +17,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainer.data.indexed import read_by
+
 # Stateful by TensorFlow's definition, and without a state that a later step would see.
 _HARMLESS = {
     "Assert",
@@ -80,7 +82,7 @@ def found(graph: Any, place: str) -> Iterator[Finding]:
 
 
 def _judge(graph: Any, node: Any) -> Finding | None:
-    if node.op in _PYTHON:
+    if node.op in _PYTHON and read_by(node) is None:
         return Finding(f"the op {node.op} ({_PYTHON[node.op]})", PYTHON_REMEDY)
     try:
         op = graph.op_def_for_type(node.op)

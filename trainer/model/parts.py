@@ -10,20 +10,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from trainer import data
-from trainer.data.stream import Stream
+from trainer.data.inputs import Input, training
+from trainer.data.splits import taken
 from trainer.model import prediction, state
 from trainer.task import Task
-
-Inputs = data.Shuffled | Stream
 
 
 def seeded_sources(task: Task, seed: int) -> Mapping[str, Any]:
     """The task's data; what it draws at random without a seed depends on `seed`."""
     keras.utils.set_random_seed(seed)
-    return task.sources()
+    return {name: taken(given, name) for name, given in task.sources().items()}
 
 
 def build(
@@ -33,7 +31,7 @@ def build(
     batch_size: int,
     seed: int,
     ema: float,
-) -> tuple[Inputs, state.State]:
+) -> tuple[Input, state.State]:
     """The batches that training sees, and the state that it moves.
 
     Args:
@@ -47,15 +45,10 @@ def build(
       data.DataError: there is no split `train`.
     """
     examples = data.split(sources, "train")
-    if isinstance(examples, tf.data.Dataset):
-        stream = Stream(task=task, dataset=examples, batch_size=batch_size, seed=seed)
-        return stream, state.build(
-            task, stream.batch, seed=seed, iterator=stream.iterator, ema=ema
-        )
-    shuffled = data.Shuffled(
-        task=task, source=examples, batch_size=batch_size, seed=seed
+    inputs = training(task, examples, batch_size=batch_size, seed=seed)
+    return inputs, state.build(
+        task, inputs.batch, seed=seed, iterator=inputs.iterator, ema=ema
     )
-    return shuffled, state.build(task, shuffled.batch, seed=seed, ema=ema)
 
 
 def figures(
@@ -71,7 +64,7 @@ def figures(
     """
     if valid is None or type(task).figures is Task.figures:
         return dict
-    batches = data.ordered(valid, batch_size)
+    batches = data.ordered(valid, batch_size, task)
     predictor = prediction.Predictor(task, networks, batches.element_spec[0])
 
     def draw() -> Mapping[str, Any]:

@@ -31,6 +31,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.compat import autograph
+from trainer.data import failures
 from trainer.model import side_effects
 from trainer.model.contract import is_value_name
 from trainer.task import Task, TaskError
@@ -103,7 +104,7 @@ class Predictor:
           batches: what `data.ordered` gives.
         """
         with side_effects.undone(self.traced):
-            for batch, counts in batches:
+            for batch, counts in failures.passed_on(batches):
                 rows = counts.numpy()
                 predicted = self.predict(batch)
                 yield (

@@ -29,10 +29,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from trainer.compat import autograph
-from trainer.data import pipeline, stream
+from trainer.data.inputs import Input
 from trainer.errors import KeepstepError
 from trainer.model import captures, state, trained
 from trainer.model.contract import checked_values, loss_of
@@ -61,7 +62,7 @@ class TrainLoop:
         self,
         task: Task,
         current: state.State,
-        inputs: pipeline.Shuffled | stream.Stream,
+        inputs: Input,
     ) -> None:
         self._task = task
         self._state = current
@@ -94,15 +95,42 @@ class TrainLoop:
           NonFiniteError: a loss or a gradient was not finite; the loop stopped at that
             very step.
         """
-        finite = self.traced(tf.constant(count, tf.int64))
-        bad = [name for name in finite if not finite[name].numpy()]
-        if bad:
-            raise NonFiniteError(
-                f"{' and '.join(bad)} became NaN or infinite at step "
-                f"{int(self._state.step.numpy())}. Nothing was saved over the last "
-                "good checkpoint. Lower the learning rate, clip the gradients, or look "
-                "at the data; with the same choices it will happen again."
+        traced = self.traced
+        with self._inputs.reading(self._number(), count):
+            finite = traced(tf.constant(count, tf.int64))
+            bad = [name for name in finite if not finite[name].numpy()]
+            if bad:
+                raise NonFiniteError(
+                    f"{' and '.join(bad)} became NaN or infinite at step "
+                    f"{int(self._state.step.numpy())}. Nothing was saved over the last "
+                    f"good checkpoint. {self._reason()}; with the same choices it will "
+                    "happen again."
+                )
+
+    def _number(self) -> int:
+        """Which batch comes next."""
+        return int(self._state.step.numpy()) + int(self._state.skipped.numpy())
+
+    def _reason(self) -> str:
+        """What may have made a loss bad: the data are looked at first."""
+        batch = self._inputs.again(self._number() - 1)
+        if batch is None:
+            return "Lower the learning rate, clip the gradients, or look at the data"
+        found = [
+            f"{name!r} in {count} of {len(one)} examples"
+            for name, one in batch.items()
+            if (count := _bad_rows(one))
+        ]
+        if found:
+            return (
+                f"The data of that step are not finite: {', '.join(found)}. Leave such "
+                "examples out, or replace the values: "
+                "tf.where(tf.math.is_finite(x), x, 0.0)"
             )
+        return (
+            "Lower the learning rate, or clip the gradients: the data of that step are "
+            "finite"
+        )
 
     def take_means(self) -> dict[str, float]:
         """The means of the training values since the last call; begins anew."""
@@ -184,6 +212,15 @@ class TrainLoop:
         traced = tf.function(trace, autograph=False)
         traced.get_concrete_function(tf.TensorSpec([], tf.int64))
         return list({id(one): one for one in reached}.values())
+
+
+def _bad_rows(one: Any) -> int:
+    """How many rows of a tensor `[B, ...]` hold a NaN or an infinity."""
+    values = np.asarray(one)
+    if not np.issubdtype(values.dtype, np.floating) or not len(values):
+        return 0
+    bad = ~np.isfinite(values.reshape(len(values), -1))
+    return int(bad.any(axis=1).sum())
 
 
 @autograph.unconverted

@@ -13,13 +13,15 @@ from absl import logging
 
 from trainer.checkpoint import environment
 from trainer.checkpoint.manifest import Manifest
+from trainer.compat.datasets import chain, functions
 from trainer.config.options import ConfigError
 from trainer.config.run_record import Record
 from trainer.data import fingerprint
 from trainer.data.datasets import describe
+from trainer.data.inputs import Input
+from trainer.data.prepared import Prepared
 from trainer.data.stream import Stream
 from trainer.model.fingerprint import digest
-from trainer.model.parts import Inputs
 from trainer.model.state import State
 from trainer.model.steps import TrainLoop
 
@@ -36,7 +38,7 @@ def of_data(sources: Any, examples: Any) -> dict[str, Any]:
     return {"train_data": outline, "data": fingerprint.fingerprint(sources)}
 
 
-def with_stream(record: Record, inputs: Inputs, *, allowed: bool) -> Record:
+def with_stream(record: Record, inputs: Input, *, allowed: bool) -> Record:
     """Opens a training stream and compares its first examples.
 
     Raises:
@@ -55,16 +57,23 @@ def with_stream(record: Record, inputs: Inputs, *, allowed: bool) -> Record:
 
 
 def with_code(
-    record: Record, train_loop: TrainLoop, state: State, *, allowed: bool
+    record: Record,
+    train_loop: TrainLoop,
+    inputs: Input,
+    state: State,
+    *,
+    allowed: bool,
 ) -> Record:
-    """Compares the traced train loop and the optimizers' settings.
+    """Compares the traced train loop and input and the optimizers' settings.
 
     Raises:
       options.ConfigError: they are other ones, and that is not allowed.
     """
+    ahead = chain(inputs.dataset) if isinstance(inputs, Prepared) else ()
+    prepared = [function for one in ahead for function in functions(one)]
     return record.with_fact(
         "code",
-        digest(train_loop.traced, state.optimizers),
+        digest(train_loop.traced, state.optimizers, *prepared),
         allowed=allowed,
         problem="the task's code or constants changed: it traces another graph (a "
         "constant that is drawn, or read from the clock or the environment, is another "

@@ -10,6 +10,7 @@ a border is part of the state, so a resumed run does exactly what is left.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 
@@ -91,7 +92,7 @@ def train(
                 tf.config.experimental.enable_op_determinism()
             ready = assemble(choices, task, stop, start, progress)
             ready = resume.begin(ready, task, start)
-        with ready.reporter, ready.saver:
+        with contextlib.closing(ready.inputs), ready.reporter, ready.saver:
             return _train(ready)
 
 

@@ -17,7 +17,7 @@ from trainer.checkpoint.store import NoUsableCheckpointError
 from trainer.config import comparison, run_record
 from trainer.config.options import ConfigError
 from trainer.config.start import StartOptions
-from trainer.data import stream
+from trainer.data import prepared, stream
 from trainer.model import audit, loading
 from trainer.model.steps import NonFiniteError
 from trainer.reporting import event_rollback, reporter
@@ -111,9 +111,12 @@ def rewind(run: Run, error: NonFiniteError) -> None:
 
 def _audit(run: Run) -> tuple[str, ...]:
     """Refuses a task that could not be resumed exactly, unless that is allowed."""
-    findings = audit.examine(run.train_loop.traced, run.state.tree)
+    traced = run.train_loop.traced
+    findings = audit.examine(traced, run.state.tree, rebuilt=run.inputs.rebuilt)
     if isinstance(run.inputs, stream.Stream):
         findings += audit.examine_stream(run.inputs.dataset)
+    if isinstance(run.inputs, prepared.Prepared):
+        findings += audit.examine_prepared(run.inputs.dataset, traced)
     if run.evaluation is not None:
         findings += audit.examine_evaluated(run.evaluation.batches)
         known = {finding.subject for finding in findings}
@@ -137,7 +140,9 @@ def _with_code(run: Run, start: StartOptions) -> Run:
         mark.versions.get(name) != now[name] for mark in marks for name in now
     )
     allowed = bool(start.allow_change) or updated
-    record = facts.with_code(run.record, run.train_loop, run.state, allowed=allowed)
+    record = facts.with_code(
+        run.record, run.train_loop, run.inputs, run.state, allowed=allowed
+    )
     return dataclasses.replace(run, record=record)
 
 

@@ -21,6 +21,7 @@ from trainer.checkpoint.store import Store
 from trainer.config import options, run_record
 from trainer.config.options import ConfigError, RunOptions
 from trainer.config.start import StartOptions
+from trainer.data.inputs import Input
 from trainer.model import parts
 from trainer.model.state import State
 from trainer.model.steps import EvaluationLoop, TrainLoop
@@ -52,7 +53,7 @@ class Run:
     state: State
     store: Store
     saver: Saver
-    inputs: parts.Inputs
+    inputs: Input
     train_loop: TrainLoop
     evaluation: EvaluationLoop | None
     figures: Callable[[], Mapping[str, Any]]
@@ -143,7 +144,7 @@ def _settled(
 
 def _built(
     choices: RunOptions, task: Task, sources: Mapping[str, Any]
-) -> tuple[parts.Inputs, State]:
+) -> tuple[Input, State]:
     return parts.build(
         task,
         sources,
@@ -205,7 +206,7 @@ def _evaluation(
     evaluation = EvaluationLoop(
         task,
         state.networks,
-        data.ordered(valid, choices.eval_batch_size),
+        data.ordered(valid, choices.eval_batch_size, task),
         metrics=state.metrics,
         allow_inexact=choices.allow_inexact,
     )

@@ -1,0 +1,97 @@
+"""Errors in a source, told with the example and the user's own line.
+
+    with failures.told():
+        for batch in batches: ...       # raises SourceError, not an op's error
+
+A source is read in threads, ahead of training. What goes wrong there comes out of
+TensorFlow as an error of an op, and is turned back here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import pathlib
+import re
+import site
+import sysconfig
+import traceback
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TypeVar
+
+import tensorflow as tf
+
+from trainer.data.sources import DataError
+
+_OWN = f"{pathlib.Path(__file__).resolve().parents[1]}{os.sep}"
+_FOREIGN = tuple(
+    f"{one}{os.sep}"
+    for one in {
+        sysconfig.get_path("stdlib"),
+        sysconfig.get_path("purelib"),
+        sysconfig.get_path("platlib"),
+        *site.getsitepackages(),
+    }
+)
+_MOST = 100
+_MARK = "source failure no. "
+_T = TypeVar("_T")
+_numbers = itertools.count(1)
+_failures: dict[int, SourceError] = {}
+
+
+class SourceError(DataError):
+    """An example can't be read, or is not like the others."""
+
+
+class Marked(Exception):  # noqa: N818  it is a messenger
+    """Carries the number of a `SourceError` through TensorFlow."""
+
+
+def place(trace: TracebackType | None) -> str:
+    """The user's own line in a traceback, such as `mine.py, line 3, in decode`."""
+    frames = [
+        one for one in traceback.extract_tb(trace) if not one.filename.startswith(_OWN)
+    ]
+    users = [one for one in frames if not one.filename.startswith(_FOREIGN)]
+    if not frames:
+        return ""
+    frame = (users or frames)[-1]
+    return f"{frame.filename}, line {frame.lineno}, in {frame.name}"
+
+
+def marked(error: SourceError) -> Marked:
+    """What to raise where TensorFlow passes on nothing but a text."""
+    number = next(_numbers)
+    _failures[number] = error
+    _failures.pop(number - _MOST, None)
+    return Marked(f"{_MARK}{number}: {error}")
+
+
+def passed_on(elements: Iterable[_T]) -> Iterator[_T]:
+    """The elements of a dataset; what fails in reading them is told as it is.
+
+    Raises:
+      SourceError: an example can't be read.
+    """
+    with told():
+        yield from elements
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Turns an op's error into the `SourceError` that it is about, if it is.
+
+    Raises:
+      SourceError: an example can't be read.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        found = re.search(rf"{_MARK}(\d+)", str(error))
+        known = _failures.get(int(found[1])) if found else None
+        if known is not None:
+            raise known from known.__cause__
+        raise

@@ -1,0 +1,61 @@
+"""Where the batches of training come from, whatever the data are."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from trainer.data.examples import decoded, decodes
+from trainer.data.indexed import Indexed
+from trainer.data.pipeline import Shuffled
+from trainer.data.prepared import Prepared
+from trainer.data.stream import Stream
+from trainer.task import Task
+
+
+class Input(Protocol):
+    """The training input, as the train loop and the audit see it.
+
+    Attributes:
+      iterator: what belongs into the checkpoint; None: the step says all.
+      rebuilt: the resource of an iterator that is made anew at each start, from the
+        seed and the step; None: there is none.
+    """
+
+    @property
+    def iterator(self) -> Any: ...
+
+    @property
+    def rebuilt(self) -> Any: ...
+
+    def batch(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The batch of `step` (int64 scalar); traced into the train loop."""
+
+    def reading(self, first: int, count: int) -> AbstractContextManager[None]:
+        """While the batches of `count` steps from `first` on are taken."""
+
+    def again(self, step: int) -> dict[str, tf.Tensor] | None:
+        """The batch of a step once more; None where that can't be had."""
+
+    def skip(self, count: int) -> None:
+        """Passes over `count` batches, where the step doesn't say which comes next."""
+
+    def close(self) -> None:
+        """Ends what is done ahead of training."""
+
+
+def training(task: Task, given: Any, *, batch_size: int, seed: int) -> Input:
+    """The input for what `splits.split` gave: the fastest that it allows.
+
+    What is in memory, or is read by ops of its own, is gathered in the step itself;
+    what is read in Python, or decoded, is prepared beside it.
+    """
+    if isinstance(given, tf.data.Dataset):
+        if decodes(task):
+            given = decoded(task, given.repeat(), seed)
+        return Stream(task=task, dataset=given, batch_size=batch_size, seed=seed)
+    if isinstance(given, Indexed) or decodes(task):
+        return Prepared(task=task, source=given, batch_size=batch_size, seed=seed)
+    return Shuffled(task=task, source=given, batch_size=batch_size, seed=seed)

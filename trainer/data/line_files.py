@@ -1,0 +1,70 @@
+"""Lines of text files by number: `{"line": b"..."}` without its end.
+
+data.lines("reviews.txt")
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+
+from trainer.data.offsets import Files, PathLike, Spans
+from trainer.data.trial import READERS
+
+_BLOCK = 16_000_000
+_END = 10
+
+
+@final
+class Lines:
+    """The lines of files, one after the other. Use `lines`."""
+
+    readers = READERS
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> dict[str, bytes]:
+        return {"line": self._files.read(index).rstrip(b"\r\n")}
+
+    def fingerprint(self) -> str:
+        """The names and sizes of the files."""
+        return self._files.fingerprint()
+
+
+def lines(
+    paths: PathLike | Sequence[PathLike], index_dir: PathLike | None = None
+) -> Lines:
+    """A source of the lines of text files.
+
+    Args:
+      paths: of the files, in the order that numbers the lines.
+      index_dir: where the indices are kept; None: each beside its file.
+
+    Raises:
+      DataError: there is no such file.
+    """
+    several = (
+        paths
+        if isinstance(paths, Sequence) and not isinstance(paths, str)
+        else ([paths])
+    )
+    return Lines(Files(several, spans, index_dir))
+
+
+def spans(path: pathlib.Path) -> Spans:
+    """Where the lines of a file begin and how long they are, their ends included."""
+    ends, place = [np.zeros(1, np.int64)], 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            found = np.flatnonzero(np.frombuffer(block, np.uint8) == _END)
+            ends.append(found + place + 1)
+            place += len(block)
+    every = np.unique(np.concatenate([*ends, [place]])).astype(np.int64)
+    return every[:-1], np.diff(every)

@@ -1,0 +1,152 @@
+"""Training input that is prepared beside training, and nothing of it is state.
+
+The batches are read, decoded and augmented ahead of training, in threads. Each is still
+a function of the seed and the step, so the iterator is made anew wherever a run begins,
+and no checkpoint holds any of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, final
+
+import tensorflow as tf
+
+from trainer.compat import autograph
+from trainer.compat.datasets import iterator_resource
+from trainer.data import failures
+from trainer.data.examples import Examples
+from trainer.data.indexed import Indexed
+from trainer.data.order import places, shuffled
+from trainer.data.random import augmentation_seeds
+from trainer.task import Source, Task
+
+_OWN_STATE = (tf.resource, tf.variant)
+
+
+@final
+class Prepared:
+    """The training input: an endless, shuffled walk over a source, in threads.
+
+    Attributes:
+      dataset: of the numbers of batches and of these, from the first step on.
+      rebuilt: the resource of the iterator, which no checkpoint holds.
+    """
+
+    iterator = None  # none that a checkpoint would hold
+
+    def __init__(
+        self,
+        *,
+        task: Task,
+        source: Indexed | Source,
+        batch_size: int,
+        seed: int,
+        readers: int = 0,
+        prefetched: int = 4,
+    ) -> None:
+        """The input of a run; it begins at step 0 until it is asked for another one."""
+        self._task = task
+        self._batch_size = batch_size
+        self._seed = seed
+        self._length = len(source)
+        self._examples = Examples(
+            source=source,
+            task=task,
+            batch_size=batch_size,
+            readers=readers,
+            prefetched=prefetched,
+        )
+        self._ahead = False
+        plain = self._from(0)
+        self._ahead = _is_pure(self._augmented, plain.element_spec)
+        self.dataset = self._from(0)
+        self._iterator = iter(self.dataset)
+        self._position: int | None = 0
+        self.rebuilt = iterator_resource(self._iterator)
+
+    def batch(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The batch of `step` (int64 scalar): tensors `[batch_size, ...]` by name."""
+        number, batch = self._iterator.get_next()
+        told = "the input is at another step than training"
+        tf.raw_ops.Assert(condition=tf.equal(number, step), data=[told, number, step])
+        return dict(batch if self._ahead else self._augmented(number, batch)[1])
+
+    @contextlib.contextmanager
+    def reading(self, first: int, count: int) -> Iterator[None]:
+        """While the batches of `count` steps from `first` on are taken.
+
+        Raises:
+          SourceError: an example can't be read.
+        """
+        if self._position != first:
+            self.dataset = self._from(first)
+            self._restart(self.dataset)
+        self._position = None
+        with failures.told():
+            yield
+        self._position = first + count
+
+    def again(self, step: int) -> dict[str, tf.Tensor]:
+        """The batch of a step once more."""
+        number, batch = next(iter(self._from(step)))
+        return dict(batch if self._ahead else self._augmented(number, batch)[1])
+
+    def skip(self, count: int) -> None:
+        """Nothing to do: the number of a batch says which it is."""
+
+    def close(self) -> None:
+        """Ends the reading ahead of training."""
+        self._restart(self.dataset.take(0))
+        self._position = None
+
+    def _restart(self, dataset: tf.data.Dataset) -> None:
+        # The train loop is traced with this iterator: it must stay the same resource.
+        variant = tf.data.experimental.to_variant(dataset)
+        tf.raw_ops.MakeIterator(dataset=variant, iterator=self.rebuilt)
+
+    def _from(self, step: int) -> tf.data.Dataset:
+        numbers = tf.data.Dataset.range(step, tf.int64.max)
+        batches = self._examples.batches(step, -1, self._places)
+        found = tf.data.Dataset.zip(numbers, batches)
+        if self._ahead:
+            found = found.map(self._augmented, tf.data.AUTOTUNE, True)
+        return self._examples.ready(found)
+
+    def _places(self, number: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+        indices = shuffled(
+            number, batch_size=size, length=self._length, seed=self._seed
+        )
+        return indices, augmentation_seeds(self._seed, places(number, size))
+
+    def _augmented(self, number: tf.Tensor, batch: Any) -> tuple[tf.Tensor, Any]:
+        seeds = augmentation_seeds(self._seed, places(number, self._batch_size))
+        return number, dict(autograph.converted(self._task.augment)(batch, seeds))
+
+
+def _is_pure(function: Any, spec: Any) -> bool:
+    """Whether a function depends on nothing but its arguments.
+
+    What reads or moves a state must run in its own step, not ahead of it.
+    """
+    traced = tf.function(function, autograph=False).get_concrete_function(*spec)
+    if any(captured.dtype in _OWN_STATE for captured, _ in traced.graph.captures):
+        return False
+    definition = traced.graph.as_graph_def()
+    nodes = [definition.node, *(f.node_def for f in definition.library.function)]
+    return not any(_is_stateful(traced.graph, n) for some in nodes for n in some)
+
+
+def _is_stateful(graph: Any, node: Any) -> bool:
+    try:
+        definition = graph.op_def_for_type(node.op)
+    except (KeyError, tf.errors.NotFoundError):
+        return False  # a function, whose nodes are looked at themselves
+    return bool(definition.is_stateful) and node.op not in (
+        "Assert",
+        "StatefulPartitionedCall",
+        "If",
+        "While",
+        "Case",
+    )

@@ -1,0 +1,127 @@
+"""What a task gives as data of a split, taken as a source or refused.
+
+>>> from trainer import data
+>>> source = data.split({"train": [(0.5, 0), (1.5, 1)]}, "train")
+>>> len(source), source.outline.spec[("y",)].dtype.name
+(2, 'int64')
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.data.indexed import Indexed
+from trainer.data.sources import Arrays, DataError
+
+_KINDS = (
+    "Expected arrays by name, a class with __len__ and __getitem__, a source of "
+    "trainer.data or a tf.data.Dataset"
+)
+
+
+def split(sources: Mapping[str, Any], name: str) -> Any:
+    """The examples of one split: a source, or a `tf.data.Dataset`.
+
+    A mapping of arrays becomes a source, and so does what gives examples by index.
+
+    Raises:
+      DataError: there is no such split, or it is nothing that can be read.
+    """
+    if name not in sources:
+        raise DataError(
+            f"the task has no split {name!r}; it has {', '.join(sorted(sources))}."
+        )
+    given = sources[name]
+    return Arrays(given) if isinstance(given, Mapping) else taken(given, name)
+
+
+def taken(given: Any, name: str) -> Any:
+    """What a split was given as, ready to be read; a mapping stays as it is.
+
+    Raises:
+      DataError: it is nothing that can be read.
+    """
+    known = isinstance(given, Mapping | tf.data.Dataset | Indexed)
+    if known or (hasattr(given, "gather") and hasattr(given, "__len__")):
+        return given
+    if problem := _problem(given, name):
+        raise DataError(f"the data of {name!r} are {problem}")
+    try:
+        length = len(given)
+    except Exception as error:
+        raise DataError(
+            f"the data of {name!r} are a {_kind(given)} whose __len__ fails: "
+            f"{type(error).__name__}: {error}. Expected the number of examples, which "
+            "decides what an epoch is. Return it from __len__."
+        ) from error
+    if length < 1:
+        raise DataError(
+            f"the data of {name!r} are a {_kind(given)} of {length} examples. Expected "
+            "at least 1. Look at the path or the filter that they come from."
+        )
+    return Indexed(given, name)
+
+
+def _problem(given: Any, name: str) -> str:
+    """What is wrong with it, what is expected and what to write; empty: nothing."""
+    kind = _kind(given)
+    if isinstance(given, keras.utils.PyDataset):
+        return (
+            f"a {kind}, a PyDataset, which gives batches that may change from epoch to "
+            f"epoch. {_KINDS}. Give the class that it reads from, with one example per "
+            "__getitem__; --batch_size makes the batches."
+        )
+    if isinstance(given, Iterator):
+        return (
+            f"a {kind}, which can be read once and never from the middle. {_KINDS}. "
+            f'Read it to its end: {{"{name}": list(examples)}}, or give what it reads '
+            "from."
+        )
+    if callable(given) and not hasattr(given, "__getitem__"):
+        return (
+            f"a {kind}, which would have to be called. {_KINDS}. Call it: "
+            f'{{"{name}": {getattr(given, "__name__", "it")}()}}.'
+        )
+    if isinstance(given, tuple):
+        return (
+            f"a tuple of {len(given)} ({', '.join(map(_shown, given))}), which has no "
+            f"names. {_KINDS}. "
+            f'Name them: {{"{name}": {{"x": x, "y": y}}}}.'
+        )
+    if isinstance(given, str | bytes):
+        return f"a text, {given!r}. {_KINDS}. Read the file that it names."
+    return _without_access(given)
+
+
+def _without_access(given: Any) -> str:
+    """What it lacks to be read by index; empty: nothing."""
+    kind = _kind(given)
+    if not hasattr(given, "__getitem__"):
+        if hasattr(given, "__iter__"):
+            return (
+                f"a {kind}, which gives examples one after the other only. {_KINDS}. "
+                "Add __len__ and __getitem__(index) to it, or give "
+                "list(examples)."
+            )
+        return f"a {kind}. {_KINDS}. Return one of these from sources()."
+    if not hasattr(given, "__len__"):
+        return (
+            f"a {kind}, which has __getitem__ and no __len__. {_KINDS}. Add to it: "
+            "def __len__(self): return number_of_examples."
+        )
+    return ""
+
+
+def _kind(given: Any) -> str:
+    return type(given).__name__
+
+
+def _shown(given: Any) -> str:
+    if isinstance(given, np.ndarray | tf.Tensor):
+        return f"{_kind(given)} {tuple(given.shape)}"
+    return _kind(given)
