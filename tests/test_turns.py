@@ -1,101 +1,167 @@
-"""A request to stop, at whichever moment of a turn it comes, finds everything saved."""
+"""A source that minds threads is found out every time, and no other is suspected."""
 
-import contextlib
-import os
-import signal
+import threading
 
+import numpy as np
 import pytest
 import tasks
+import tensorflow as tf
 
-from trainer.checkpoint import store
-from trainer.model.steps import NonFiniteError
-from trainer.training import preemption
+from trainer import data
 
-CHOICES = {"steps": 7, "evaluate_every_steps": 3, "save_every_steps": 4}
-CHOICES |= {"report_every_steps": 2, "eval_batch_size": 4}
+ROWS = 64
 
 
-class AtLook:
-    """A request that is filled just after it was looked at for the n-th time."""
+class Source:
+    def __init__(self, path):
+        self.path = path
+        self.file = path.open("rb")
+        self.lock = threading.RLock()
+        self.local = threading.local()
+        self.at = self.chunk = None
 
-    def __init__(self, number):
-        self._request = preemption.Request()
-        self._left = number
+    def __len__(self):
+        return ROWS
 
-    @property
-    def signal(self):
-        return self._request.signal
-
-    def __call__(self):
-        asked = self._request()
-        self._left -= 1
-        if self._left == 0:
-            self._request.hear(signal.SIGTERM)
-        return asked
-
-    @contextlib.contextmanager
-    def interrupting(self):
-        yield
+    def row(self, raw):
+        return {"x": np.frombuffer(raw, np.float32)}
 
 
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory):
-    run_dir = tmp_path_factory.mktemp("turns") / "straight"
-    tasks.train(run_dir, tasks.Light(), **CHOICES)
-    return run_dir
+class Moves(Source):
+    def __getitem__(self, index):
+        self.file.seek(16 * index)
+        return self.row(self.file.read(16))
 
 
-@pytest.mark.parametrize("number", range(1, 20))
-def test_after_whichever_look_it_comes_it_is_saved(straight, tmp_path, number):
-    run_dir = tmp_path / "run"
-    outcome = tasks.train(run_dir, tasks.Light(), AtLook(number), **CHOICES)
-    assert (outcome.exit_code == 75) == (outcome.stopped_by is not None)
-    saved = tasks.steps(run_dir / "recent")
-    assert (saved[-1] if saved else 0) == outcome.step
-    assert outcome.stopped_by or outcome.step == CHOICES["steps"]
-    tasks.train(run_dir, tasks.Light(), **CHOICES)
-    tasks.assert_same_run(straight, run_dir, every=False)
+class MovesInOneLine(Source):
+    def __getitem__(self, index):
+        return self.row((self.file.seek(16 * index), self.file.read(16))[1])
 
 
-def blocking(run_dir, at):
-    """Puts a file in the place of the checkpoints, in the step `at`."""
+class MovesFarInside(Source):
+    def __getitem__(self, index):
+        return self.outer(index)
 
-    def hook(number):
-        if number == at:
-            (run_dir / "recent").rename(run_dir / "gone")
-            (run_dir / "recent").write_text("in the way")
+    def outer(self, index):
+        return self.row(self.inner(index))
 
-    return hook
-
-
-def test_a_failed_save_that_meets_another_error_is_told_and_chained(tmp_path):
-    """The save of step 3 fails behind; the loss of step 4 is no number."""
-    given = tasks.calling(tasks.Poisoned, blocking(tmp_path, 3), first=3, last=3)
-    choices = {"steps": 9, "save_every_steps": 3, "evaluate_every_steps": 9}
-    with tasks.logged() as lines, pytest.raises(NonFiniteError) as raised:
-        tasks.train(tmp_path, given, allow_inexact=True, **choices)
-    assert any("ckpt-3 could not be saved" in line for line in lines), lines
-    chain, error = [], raised.value
-    while error is not None:
-        chain.append(error)
-        error = error.__context__
-    told = [one for one in chain if isinstance(one, store.SaveError)]
-    logged = [line for line in lines if line.startswith("ERROR")]
-    assert told or any("Trying again" in line for line in logged), (chain, lines)
+    def inner(self, index):
+        self.file.seek(16 * index)
+        return self.file.read(16)
 
 
-def test_a_real_signal_in_the_middle_of_an_evaluation_is_heard(tmp_path):
-    class Signalled(tasks.Light):
-        def figures(self, examples, predictions):
-            os.kill(os.getpid(), signal.SIGTERM)
-            return {}
+class Remembers(Source):
+    def __getitem__(self, index):
+        self.at = index
+        return self.row(self.path.read_bytes()[16 * self.at :][:16])
 
-        def predictions(self, networks, batch):
-            return {"y": networks(batch["x"])[:, 0]}
 
-    with preemption.listening() as stop:
-        outcome = tasks.train(tmp_path, Signalled(), stop, **CHOICES)
-    assert (outcome.stopped_by, outcome.step) == ("SIGTERM", 4), "one turn later"
-    assert tasks.steps(tmp_path / "recent")[-1] == 4
-    manifest = tasks.manifest(tmp_path / "recent/ckpt-3")
-    assert manifest["metrics"].keys() == {"loss"}, "the evaluation was done in full"
+class KeepsAChunk(Source):
+    def __getitem__(self, index):
+        if self.at != index // 8:
+            self.chunk = self.path.read_bytes()[128 * (index // 8) :][:128]
+            self.at = index // 8
+        return self.row(self.chunk[16 * (index % 8) :][:16])
+
+
+class ManyAtOnce(Source):
+    def __getitem__(self, index):
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices):
+        rows = []
+        for index in indices:
+            self.file.seek(16 * index)
+            rows.append(self.row(self.file.read(16)))
+        return rows
+
+
+class Refuses(Source):
+    """Another thread is an error, in the midst of one's own reading."""
+
+    def __getitem__(self, index):
+        if self.at is not None:
+            raise RuntimeError("busy")
+        self.at = index
+        try:
+            return self.row(self.path.read_bytes()[16 * index :][:16])
+        finally:
+            self.at = None
+
+
+class Locks(Source):
+    def __getitem__(self, index):
+        with self.lock:
+            self.file.seek(16 * index)
+            return self.row(self.file.read(16))
+
+
+class OneFileEach(Source):
+    def __getitem__(self, index):
+        if not hasattr(self.local, "file"):
+            self.local.file = self.path.open("rb")
+        self.local.file.seek(16 * index)
+        return self.row(self.local.file.read(16))
+
+
+class OpensEachTime(Source):
+    def __getitem__(self, index):
+        return self.row(self.path.read_bytes()[16 * index :][:16])
+
+
+MINDS = [
+    Moves,
+    MovesInOneLine,
+    MovesFarInside,
+    Remembers,
+    KeepsAChunk,
+    ManyAtOnce,
+    Refuses,
+]
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@pytest.fixture
+def readers(tmp_path):
+    path = tmp_path / "rows.bin"
+    np.arange(4 * ROWS, dtype=np.float32).tofile(path)
+
+    class Given(tasks.Light):
+        def __init__(self, cls):
+            self.cls = cls
+
+        def sources(self):
+            return {"train": self.cls(path)}
+
+    return lambda cls: data.split(Given(cls).sources(), "train").outline.readers
+
+
+@pytest.mark.parametrize("cls", MINDS)
+def test_a_source_that_minds_threads_is_found_every_time(readers, cls):
+    assert [readers(cls) for _ in range(20)] == [1] * 20
+
+
+def test_splits_that_share_what_minds_threads_are_read_by_one(tmp_path):
+    path = tmp_path / "rows.bin"
+    np.arange(4 * ROWS, dtype=np.float32).tofile(path)
+    asked = set()
+
+    class Shared(Moves):
+        def __getitem__(self, index):
+            asked.add(threading.get_ident())
+            return super().__getitem__(index)
+
+    first, second = Shared(path), Shared(path)
+    second.file = first.file
+    sources = {"train": first, "test": second}
+    both = [data.split(sources, name) for name in sources]
+    assert [one.outline.readers for one in both] == [1, 1]
+    asked.clear()
+    for one in both:
+        one.read(tf.constant([3, 5]))
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("cls", [Locks, OneFileEach, OpensEachTime])
+def test_a_source_that_minds_no_threads_is_read_by_many(readers, cls):
+    assert [readers(cls) for _ in range(3)] == [16] * 3

@@ -28,6 +28,8 @@ from trainer.data.records import Path, ValueProblemError
 from trainer.data.trial import ALIKE, Outline, examine
 
 _tokens: weakref.WeakValueDictionary[bytes, Indexed] = weakref.WeakValueDictionary()
+# One for all sources that mind threads: the splits may share a file.
+_one = futures.ThreadPoolExecutor(1, "source")
 
 
 @final
@@ -56,7 +58,7 @@ class Indexed:
         Raises:
           SourceError: one of them can't be read, or is not like the others.
         """
-        return examine(self.given, self.name, self._length, self._sampled, self._one)
+        return examine(self.given, self.name, self._length, self._sampled, _one)
 
     @property
     def stacks(self) -> bool:
@@ -79,6 +81,7 @@ class Indexed:
             [one.dtype for one in spec.values()],
             stateful=False,
         )
+        flat = tf.nest.flatten(flat)  # one alone comes bare, when executed eagerly
         for tensor, one in zip(flat, spec.values(), strict=True):
             tensor.set_shape([*indices.shape, *one.shape])
         if not tf.executing_eagerly():
@@ -99,12 +102,8 @@ class Indexed:
     def _threads(self) -> futures.ThreadPoolExecutor:
         """Python's own, which keep what is local to a thread; TensorFlow's don't."""
         if self.outline.readers == 1:
-            return self._one
+            return _one
         return futures.ThreadPoolExecutor(self.outline.readers, "source")
-
-    @functools.cached_property
-    def _one(self) -> futures.ThreadPoolExecutor:
-        return futures.ThreadPoolExecutor(1, "source")
 
     def _sampled(self, indices: list[int]) -> list[dict[Path, np.ndarray]]:
         """Examples in the trial at the start, which finds out what they are like."""

@@ -1,8 +1,8 @@
 """The trial of a source at the start of a run: what it gives, and whether always.
 
 A batch is a function of the seed and the step only if the source answers an index
-always alike. That can't be proved, but it is tried on a few examples: twice, and from
-several threads at once. A source that minds threads is read by one of them.
+always alike. That can't be proved, but it is tried on a few examples: twice, by two
+threads in turns, and by several at once. A source that minds threads is read by one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 from absl import logging
 
-from trainer.data import records
+from trainer.data import records, turns
 from trainer.data.failures import SourceError
 from trainer.data.records import Path, Spec
 
@@ -128,6 +128,13 @@ def _in_threads(
 ) -> int | None:
     """The index of an example that is another one when threads ask at once."""
     digests = dict(zip(indices, map(digest, rows), strict=True))
+
+    def again(index: int) -> str:
+        (row,) = read([index])
+        return digest(row)
+
+    if (found := turns.differing(again, digests)) is not None:
+        return found
     deadline = time.monotonic() + _TRIAL_SECS
     together = threading.Barrier(_THREADS)
 
@@ -135,10 +142,10 @@ def _in_threads(
         together.wait()
         for index in indices[thread:] + indices[:thread]:
             try:
-                (row,) = read([index])
+                differs = again(index) != digests[index]
             except SourceError:
                 return index
-            if digest(row) != digests[index]:
+            if differs:
                 return index
             if time.monotonic() > deadline:
                 break
