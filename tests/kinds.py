@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import pathlib
 import threading
+import weakref
 
 import keras
 import numpy as np
@@ -173,6 +174,7 @@ class SharedFile(Kind):
     class Rows:
         def __init__(self, path):
             self.file = path.open("rb")
+            weakref.finalize(self, self.file.close)
             self.asked = set()
 
         def __len__(self):

@@ -1,6 +1,7 @@
 """A source that minds threads is found out every time, and no other is suspected."""
 
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -12,10 +13,17 @@ from trainer import data
 ROWS = 64
 
 
+def opened(owner, path):
+    """A file that is closed when its owner is gone."""
+    file = path.open("rb")
+    weakref.finalize(owner, file.close)
+    return file
+
+
 class Source:
     def __init__(self, path):
         self.path = path
-        self.file = path.open("rb")
+        self.file = opened(self, path)
         self.lock = threading.RLock()
         self.local = threading.local()
         self.at = self.chunk = None
@@ -99,7 +107,7 @@ class Locks(Source):
 class OneFileEach(Source):
     def __getitem__(self, index):
         if not hasattr(self.local, "file"):
-            self.local.file = self.path.open("rb")
+            self.local.file = opened(self, self.path)
         self.local.file.seek(16 * index)
         return self.row(self.local.file.read(16))
 
@@ -118,7 +126,6 @@ MINDS = [
     ManyAtOnce,
     Refuses,
 ]
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
 @pytest.fixture

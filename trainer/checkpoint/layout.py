@@ -226,13 +226,9 @@ class RunDirectory:
 
     def _links(self) -> Iterator[pathlib.Path]:
         """The directories of ours, or in one of ours, that are links."""
-        waiting = [self.root / name for name in _OWNED]
-        while waiting:
-            path = waiting.pop()
-            if path.is_symlink():
-                yield path
-            elif path.is_dir():
-                with os.scandir(path) as entries:
-                    waiting += [
-                        path / entry.name for entry in entries if entry.is_dir()
-                    ]
+        for owned in (self.root / name for name in _OWNED):
+            if owned.is_symlink():
+                yield owned
+            else:
+                inner = files.beneath(owned)
+                yield from (one for one in inner if one.is_symlink() and one.is_dir())

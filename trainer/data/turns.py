@@ -68,10 +68,11 @@ class _Turns:
         """What the one read, and what the other did in its pauses."""
         with futures.ThreadPoolExecutor(1) as here, futures.ThreadPoolExecutor(1) as it:
             self._threads = it
-            found = here.submit(self._watched, one).result()
+            found = here.submit(self.watched, one).result()
             return found, [asked.result() for asked in self._asked]
 
-    def _watched(self, one: Callable[[], str]) -> str:
+    def watched(self, one: Callable[[], str]) -> str:
+        """Reads one, with a pause for the other wherever this may be stopped."""
         traced, profiled = sys.gettrace(), sys.getprofile()
         sys.settrace(self._event)
         sys.setprofile(self._event)
@@ -95,7 +96,7 @@ class _Turns:
         depth = 0
         above: FrameType | None = frame
         while above is not None and depth <= self._depth:
-            if above.f_code is _Turns._watched.__code__:
+            if above.f_code is _Turns.watched.__code__:
                 return depth == self._depth
             depth += not _ours(above)
             above = above.f_back

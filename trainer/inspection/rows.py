@@ -13,6 +13,7 @@ from typing import Any
 from trainer.checkpoint import catalog, layout, manifest, retention
 from trainer.checkpoint.catalog import Catalog, Entry
 from trainer.checkpoint.layout import RunDirectory
+from trainer.storage import files
 
 
 def list_checkpoints(
@@ -108,8 +109,11 @@ def verify(directory: RunDirectory) -> list[dict[str, Any]]:
             continue
         size = entry.manifest.bytes if entry.manifest else 0
         rows.append({"path": str(entry.prefix), "bytes": size, "problem": problem})
-    for path in sorted(directory.root.rglob(f"*.json{layout.DAMAGED}")):
-        rows.append({"path": str(path), "bytes": 0, "problem": "was set aside before"})
+    for path in sorted(files.beneath(directory.root)):
+        if path.name.endswith(f".json{layout.DAMAGED}"):
+            rows.append(
+                {"path": str(path), "bytes": 0, "problem": "was set aside before"}
+            )
     return rows
 
 

@@ -40,6 +40,15 @@ def names(directory: pathlib.Path) -> list[str]:
         return []
 
 
+def beneath(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Every file and directory below it; links are named and not followed.
+
+    What a running `train` deletes meanwhile is passed over, while `rglob` raises.
+    """
+    for folder, inner, names in os.walk(directory):
+        yield from (pathlib.Path(folder, name) for name in (*inner, *names))
+
+
 def make_directory(path: pathlib.Path) -> None:
     """Creates `path` and its parents, durably, with the user's umask.
 
