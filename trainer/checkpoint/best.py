@@ -1,7 +1,11 @@
 """What is best so far, told from the checkpoints: they are the one truth of it.
 
-    records = records_after(found, rules, step, metrics, pending)
-    records["accuracy"]                     # {"mode": "max", "step": 300, "value": 0.9}
+    >>> import pathlib
+    >>> from trainer.checkpoint import best, catalog, layout, retention
+    >>> found = catalog.scan(layout.RunDirectory(pathlib.Path("runs/line")))
+    >>> rule = retention.Best.parse("loss:max")
+    >>> best.records_after(found, [rule], 40, {"loss": 9.0}, pending=[])
+    {'loss': {'step': 40, 'value': 9.0, 'mode': 'max'}}
 
 Every new best is saved at once, so the checkpoints there are and the one that is being
 saved say all of it. No TensorFlow.

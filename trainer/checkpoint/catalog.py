@@ -1,8 +1,14 @@
 """The committed checkpoints of a run, read from manifests alone.
 
-    found = catalog.scan(RunDirectory(pathlib.Path("runs/a")))
-    found.entries                                 # newest first
-    found.ranked(directory.best("loss"), rule)    # best first
+    >>> import pathlib
+    >>> from trainer.checkpoint import catalog, layout, retention
+    >>> directory = layout.RunDirectory(pathlib.Path("runs/line"))
+    >>> found = catalog.scan(directory)
+    >>> [entry.step for entry in found.entries]        # newest first
+    [30, 30, 20, 10]
+    >>> rule = retention.Best.parse("loss:min")
+    >>> [entry.step for entry in found.ranked(directory.best("loss"), rule)]
+    [30]
 
 It is read once for each act and passed down; a writer keeps it up to date instead of
 reading again. No TensorFlow, and nothing is changed: safe beside a running `train`.

@@ -1,7 +1,9 @@
 """What decides the bits besides the code and the choices: versions and the machine.
 
-    environment.use_threads(2)       # before TensorFlow does anything
-    environment.differences(mark)    # what was different when a checkpoint was saved
+    >>> from trainer.checkpoint import environment
+    >>> environment.use_threads(environment.threads())     # before TensorFlow begins
+    >>> list(environment.differences({"python": "3.9.1"}, environment.machine()))
+    ['python']
 
 The same run gives the same bits with the same number of threads per op, whatever the
 number of cores. Other versions, another kind of CPU and other devices may give others.

@@ -1,8 +1,5 @@
 """A callback for `model.fit`: resumes at the epoch, and keeps the best across restarts.
 
-    callback = KeeperCallback("runs/mine", best="val_loss:min", keep_recent=3)
-    model.fit(x, y, validation_data=valid, epochs=20, callbacks=[callback])
-
 Run the same script again after a kill and it goes on after the last epoch that was
 saved. It takes the place of `ModelCheckpoint` and `BackupAndRestore` together.
 """
@@ -36,6 +33,16 @@ class KeeperCallback(keras.callbacks.Callback):  # type: ignore[misc]
     to end with the same bits), the history of earlier epochs, the state of other
     callbacks such as `EarlyStopping`, and an epoch that was not finished: it is done
     again.
+
+        >>> import keras, numpy as np
+        >>> from trainer import KeeperCallback
+        >>> model = keras.Sequential([keras.layers.Input([1]), keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> callback = KeeperCallback("runs/mine", best="loss:min", keep_recent=3)
+        >>> x = np.ones([8, 1])
+        >>> _ = model.fit(x, x, epochs=2, callbacks=[callback], verbose=0)
+        >>> model.fit(x, x, epochs=5, callbacks=[callback], verbose=0).epoch
+        [2, 3, 4]
 
     Args:
       directory: of the run; made if it is not there.

@@ -1,14 +1,5 @@
 """The keeper for a training loop of your own: any `tf.train.Checkpoint`, kept safe.
 
-    checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
-    with Keeper("runs/mine", checkpoint, best="val_loss:min") as keeper:
-        found = keeper.restore()                  # the newest good one, if any
-        for step in range(found.step if found else 0, 1000):
-            train_step()
-            if (step + 1) % 100 == 0:
-                keeper.save(step + 1, {"val_loss": evaluate()})
-        keeper.restore("best")
-
 Saves are written behind the training, made durable, read back and then committed; the
 best are kept apart from the recent, across restarts; what is damaged is noticed, set
 aside, and an older one restored. What the checkpoint holds is resumed exactly; the
@@ -43,6 +34,19 @@ from trainer.storage import files
 @final
 class Keeper:
     """Keeps the checkpoints of one training in one directory.
+
+        >>> import tensorflow as tf
+        >>> from trainer import Keeper
+        >>> weight = tf.Variable(0.0)                  # all that training changes
+        >>> checkpoint = tf.train.Checkpoint(weight=weight)
+        >>> with Keeper("runs/mine", checkpoint, best="loss:min") as keeper:
+        ...     found = keeper.restore()               # the newest good one, if any
+        ...     for step in range(found.step if found else 0, 1000):
+        ...         _ = weight.assign_add(0.001)       # your training step
+        ...         if (step + 1) % 250 == 0:
+        ...             keeper.save(step + 1, {"loss": 1 - float(weight)})
+        ...     keeper.restore("best").step
+        1000
 
     Nothing is read or written before the first `restore` or `save`, which take the
     directory's lock; `close`, or the end of the `with` block, gives it back.

@@ -1,7 +1,13 @@
 """One writer for one directory.
 
-    with locks.lock(pathlib.Path("runs/a"), pathlib.Path("runs/a/run.lock")):
-        ...                            # nobody else is in here
+    >>> import pathlib
+    >>> from trainer.checkpoint import locks
+    >>> run = pathlib.Path("runs/line")
+    >>> with locks.lock(run, run / "run.lock"):        # nobody else gets in here
+    ...     with locks.lock(run, run / "run.lock"):
+    ...         pass
+    Traceback (most recent call last):
+    trainer.checkpoint.locks.LockedError: runs/line is being written by process ...
 
 The kernel holds the lock on the directory itself, which nobody can delete from under
 the holder and which needs no room on the disk, and lets go of it when the process dies.

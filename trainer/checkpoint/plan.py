@@ -1,6 +1,11 @@
 """What the rules call for in one run directory: what to promote, keep and delete.
 
-    plan = plan.make(found, rules, problem_of)
+    >>> import pathlib
+    >>> from trainer.checkpoint import catalog, layout, plan, retention
+    >>> found = catalog.scan(layout.RunDirectory(pathlib.Path("runs/line")))
+    >>> made = plan.make(found, retention.Rules(keep_recent=2), lambda entry: None)
+    >>> made.recent, [mark.step for _, mark in made.doomed]
+    ((20, 30), [10])
 
 Nothing is changed here. A checkpoint counts only once every byte of it was read and is
 right, so a damaged one never drives out a good one.

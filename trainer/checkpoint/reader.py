@@ -1,7 +1,11 @@
 """The values in a checkpoint file, read without building what they belong to.
 
-    reader = reader.Reader("runs/a/recent/ckpt-1200")
-    reader.listed("variables")        # the weights, in the order of model.variables
+    >>> from trainer.checkpoint import reader
+    >>> found = reader.Reader("runs/line/recent/ckpt-20")
+    >>> found.single("step")
+    20
+    >>> [value.shape for value in found.listed("variables")]     # as model.variables
+    [(1, 1), (1,)]
 
 TensorFlow keeps beside the values the graph of the objects that they were saved from;
 that graph says which value is where, also where two objects share one.

@@ -1,7 +1,12 @@
 """Which checkpoints are worth keeping.
 
 Pure rules over what is known of each checkpoint. Nothing here touches a file, so
-every rule is tested with a table; `store.Keeper` alone deletes.
+every rule is tested with a table; `upkeep` alone deletes.
+
+    >>> from trainer.checkpoint import retention
+    >>> rule = retention.Best.parse("loss:min:2")
+    >>> rule.top({100: 0.5, 200: 0.3, 300: 0.4})           # the steps, best first
+    [200, 300]
 """
 
 from __future__ import annotations

@@ -1,10 +1,16 @@
 """Saving behind the training thread, which pays for a snapshot only.
 
-    with Saver(store, state) as saver:
-        saver.begin(step)
-        saver.save(draft)          # milliseconds; the writing goes on behind
-        saver.collect()            # the cost of the last one, once it is done
-        saver.finish(make_draft)   # the run has not ended well without it
+    >>> import pathlib, tensorflow as tf
+    >>> from trainer.checkpoint import layout, manifest, retention, saver, store, tree
+    >>> directory = layout.RunDirectory(pathlib.Path("runs/line"))
+    >>> kept = store.Store(directory, retention.Rules(keep_recent=3))
+    >>> current = tree.Tree(tf.train.Checkpoint(weight=tf.Variable(0.0)))
+    >>> draft = manifest.Draft(step=5, metrics={}, variables=current.describe())
+    >>> with saver.Saver(kept, current) as saving:
+    ...     saving.begin(0)
+    ...     saving.save(draft)         # milliseconds; the writing goes on behind
+    ...     saving.finish(lambda: draft).step
+    5
 
 At most one save is in flight. A first failure is told and asks for another save at
 once; after a second one in a row the policy decides. No error is ever lost.
@@ -28,8 +34,7 @@ from trainer.checkpoint.store import SaveError, Store
 
 @final
 class Saver:
-    """Saves the state of one run through its store. A context manager: it ends by
-    waiting.
+    """Saves the state of one run through its store. Leaving it waits for the last.
 
     Args:
       store: where to.

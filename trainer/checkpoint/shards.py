@@ -1,10 +1,14 @@
 """A large state in several files, each made durable while the next one is written.
 
-    with shards.Durable(directory / f"ckpt-{step}") as durable:
-        options = tf.train.CheckpointOptions(experimental_sharding_callback=durable)
-        manager.save(checkpoint_number=step, options=options)
-
-and in the write callback of that save, `durable.secure(path)` for each of its files.
+    >>> import pathlib, tensorflow as tf
+    >>> from trainer.checkpoint import shards
+    >>> tree = tf.train.Checkpoint(weight=tf.Variable(0.0))
+    >>> with shards.Durable(pathlib.Path("ckpt-5")) as durable:
+    ...     options = tf.train.CheckpointOptions(experimental_sharding_callback=durable)
+    ...     _ = tree.write("ckpt-5", options)
+    ...     digest = durable.secure(pathlib.Path("ckpt-5.index"))
+    >>> len(digest)
+    32
 
 TensorFlow writes to memory and computes a checksum of all it writes; the disk would
 have nothing to do until it is asked for everything at the end. A small state is one

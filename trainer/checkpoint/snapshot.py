@@ -1,10 +1,15 @@
 """A shadow of a checkpoint tree: taken in a moment, written at leisure.
 
-    shadow = snapshot.Snapshot(tree)
-    shadow.take()                    # at a step border, milliseconds
-    ...                              # training goes on
-    shadow.tree                      # write this, from any thread
-    shadow.drop()                    # written: the memory is free again
+    >>> import tensorflow as tf
+    >>> from trainer.checkpoint import reader, snapshot
+    >>> step = tf.Variable(5)
+    >>> shadow = snapshot.Snapshot(tf.train.Checkpoint(step=step))
+    >>> shadow.take()                       # at a step border, milliseconds
+    >>> _ = step.assign(6)                  # training goes on
+    >>> _ = shadow.tree.write("aside")      # from any thread
+    >>> shadow.drop()                       # written: the memory is free again
+    >>> reader.Reader("aside").single("step")
+    5
 
 The shadow has a node for each node of the tree, under the same names, and for each
 variable a value on the host, so the file it makes is, byte for byte, the file the tree

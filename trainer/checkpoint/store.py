@@ -1,9 +1,15 @@
 """The checkpoints of one run: saved and committed, verified and restored.
 
-    store = Store(RunDirectory(pathlib.Path("runs/a")), retention.Rules(keep_recent=3))
-    store.prepare()
-    store.restore(state)                   # the newest good one, or None
-    store.save(state.tree, draft)          # commit, then promote, then prune
+    >>> import pathlib, tensorflow as tf
+    >>> from trainer.checkpoint import layout, manifest, retention, store, tree
+    >>> directory = layout.RunDirectory(pathlib.Path("runs/mine"))
+    >>> kept = store.Store(directory, retention.Rules(keep_recent=3))
+    >>> kept.prepare()
+    >>> current = tree.Tree(tf.train.Checkpoint(weight=tf.Variable(0.0)))
+    >>> draft = manifest.Draft(step=5, metrics={}, variables=current.describe())
+    >>> _ = kept.save(current.tree, draft)       # commit, then promote, then prune
+    >>> kept.restore(current).step               # the newest good one, or None
+    5
 
 The manifests are the truth about which checkpoints there are. TensorFlow's own list,
 the file `checkpoint`, is derived from them.

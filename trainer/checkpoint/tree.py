@@ -1,7 +1,12 @@
 """A checkpoint tree as a saveable thing: every variable by name, none forgotten.
 
-    current = Tree(tf.train.Checkpoint(model=model, optimizer=optimizer, step=step))
-    current.describe()             # what the manifest lists
+    >>> import keras, tensorflow as tf
+    >>> from trainer.checkpoint import tree
+    >>> dense = keras.layers.Dense(1)
+    >>> dense.build([None, 3])
+    >>> current = tree.Tree(tf.train.Checkpoint(layer=dense, step=tf.Variable(0)))
+    >>> [one.path for one in current.describe()]               # as a manifest lists it
+    ['layer/_kernel', 'layer/bias', 'step', 'save_counter']
 
 `tf.train.Checkpoint` does not reach all variables of a Keras model: neither the seeds
 of its dropout layers nor layers in a plain list. They are put into the tree as a part

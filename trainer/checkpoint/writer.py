@@ -1,6 +1,12 @@
 """The files of one checkpoint, written by TensorFlow and committed by a manifest.
 
-    mark = writer.write(tree, directory, draft)
+    >>> import pathlib, tensorflow as tf
+    >>> from trainer.checkpoint import manifest, writer
+    >>> tree = tf.train.Checkpoint(weight=tf.Variable(0.0))
+    >>> draft = manifest.Draft(step=5, metrics={}, variables=())
+    >>> mark = writer.write(tree, pathlib.Path(), draft)
+    >>> sorted(mark.files), pathlib.Path("ckpt-5.json").exists()
+    (['ckpt-5.data-00000-of-00001', 'ckpt-5.index'], True)
 
 `tf.train.CheckpointManager` writes them; in its write callback they are made durable,
 read back, and the manifest is written. From there on the checkpoint exists.
