@@ -1,8 +1,11 @@
 """Keepstep: training with your own step, resumed exactly, the best kept.
 
-    import trainer
-
-    outcome = trainer.train(MyTask(), run_dir="runs/mine", epochs=5)
+    >>> import trainer
+    >>> from line import Line                      # a task of yours: see `trainer.Task`
+    >>> trainer.train(Line(), run_dir="runs/mine", steps=5, progress="none").step
+    5
+    >>> sorted(trainer.evaluate("runs/mine", task=Line()))
+    ['loss']
 
 `training/loop.py` tells the story of a run and is the first file to read; BUILD.md
 draws the whole house. TensorFlow is imported when something here first needs it.

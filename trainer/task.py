@@ -1,18 +1,7 @@
 """What a model author writes: the data, the networks, the optimizers and the losses.
 
-    @task.register("digits")
-    @dataclasses.dataclass(frozen=True)
-    class Digits(task.Task):
-        width: int = 32                                  # --set width=64
-        best = ("accuracy:max",)
-
-        def sources(self): return {"train": ..., "valid": ...}
-        def networks(self): return keras.Sequential([...])
-        def optimizers(self): return keras.optimizers.Adam(1e-3)
-        def values(self, networks, batch, training):
-            return {"loss": ..., "accuracy": ...}        # one number an example
-
 A task says what and how to learn; when to save, evaluate and stop is a run's own.
+`Task` shows one.
 """
 
 from __future__ import annotations
@@ -53,6 +42,24 @@ class Source(Protocol):
 @dataclasses.dataclass(frozen=True)
 class Task(abc.ABC):
     """What is learned. Subclasses are frozen dataclasses: fields are hyperparameters.
+
+        >>> import dataclasses, keras, numpy as np, trainer
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Line(trainer.Task):
+        ...     rate: float = 0.1                             # --set=rate=0.2
+        ...     best = ("error:min",)
+        ...     def sources(self):
+        ...         x = np.linspace(0, 1, 50, dtype="float32")[:, None]
+        ...         points = {"x": x, "y": 2 * x}
+        ...         return {"train": points, "valid": points}
+        ...     def networks(self):
+        ...         return keras.Sequential([keras.layers.Dense(1)])
+        ...     def optimizers(self):
+        ...         return keras.optimizers.SGD(self.rate)
+        ...     def values(self, networks, batch, training):  # one number per example
+        ...         error = (networks(batch["x"]) - batch["y"])[:, 0]
+        ...         return {"loss": error**2, "error": abs(error)}
+        >>> outcome = trainer.train(Line(), "runs/mine", steps=9, progress="none")
 
     Attributes:
       best: how checkpoints are ranked, as `name:min|max[:count]`, if `--best` is not
@@ -175,7 +182,14 @@ _registered: dict[str, type[Task]] = {}
 
 
 def register(name: str) -> Callable[[T], T]:
-    """Class decorator: the task is found as `--task=name`."""
+    """Class decorator: the task is found as `--task=name`.
+
+        >>> import trainer
+        >>> from line import Line
+        >>> @trainer.register("steep")
+        ... class Steep(Line):
+        ...     best = ("loss:min:3",)
+    """
 
     def decorate(cls: T) -> T:
         if name in _registered and _registered[name].__module__ != cls.__module__:

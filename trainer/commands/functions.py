@@ -1,10 +1,5 @@
 """The commands as functions: train, evaluate, predict, export, restore weights.
 
-    import trainer
-
-    outcome = trainer.train(Rings(width=64), run_dir="runs/rings", epochs=20)
-    trainer.evaluate("runs/rings", task=Rings(width=64))          # {"loss": 0.03, ...}
-
 They do what the commands do, in this process, on the same directories: either goes on
 where the other stopped. The caller's Keras names, seeds, generators and other models
 are as they were afterwards. TensorFlow's number of threads is the exception: it is
@@ -44,6 +39,13 @@ def train(
     task: Task, run_dir: Path, *, progress: str = "auto", **options: Any
 ) -> loop.Outcome:
     """Trains to the end, or goes on to it from the newest good checkpoint.
+
+        >>> import trainer
+        >>> from line import Line
+        >>> trainer.train(Line(), "runs/mine", steps=10, progress="none").trained_steps
+        10
+        >>> trainer.train(Line(), "runs/mine", steps=12, progress="none").trained_steps
+        2
 
     Args:
       task: that is learned. What it ranks as best is used unless `best` is given.
@@ -99,6 +101,11 @@ def evaluate(
 ) -> dict[str, float]:
     """The metrics of a checkpoint: means over every example.
 
+        >>> import trainer
+        >>> from line import Line
+        >>> trainer.evaluate("runs/line", "step:20", task=Line())
+        {'loss': ...}
+
     Args:
       run_dir: of the run.
       checkpoint: `best`, `best:metric`, `latest`, `step:N` or a path.
@@ -126,6 +133,12 @@ def predict(
 ) -> dict[str, Any]:
     """The predictions for every example, arrays `[N, ...]` by name.
 
+        >>> import numpy as np, trainer
+        >>> from line import Line
+        >>> x = np.float32([[0.0], [0.5], [1.0]])
+        >>> trainer.predict("runs/line", task=Line(), data={"x": x})["y"].shape
+        (3, 1)
+
     The arguments are those of `evaluate`.
 
     Raises:
@@ -147,6 +160,12 @@ def export(
     trust: bool = False,
 ) -> exporter.Export:
     """Exports a checkpoint, loads it back in a fresh process and compares.
+
+        >>> import keras, trainer
+        >>> from line import Line
+        >>> done = trainer.export("runs/line", "keras", task=Line())
+        >>> keras.models.load_model(done.files["model"]).count_params()
+        2
 
     Args:
       run_dir: of the run.

@@ -1,7 +1,14 @@
 """Errors in a source, told with the example and the user's own line.
 
-    with failures.told():
-        for batch in batches: ...       # raises SourceError, not an op's error
+    >>> from trainer import data
+    >>> class Points:
+    ...     def __len__(self): return 100
+    ...     def __getitem__(self, index): return {"x": 1 / (index - 40)}
+    >>> with data.failures.told():                     # no error of an op
+    ...     for batch in data.ordered(data.split({"valid": Points()}, "valid"), 8):
+    ...         pass
+    Traceback (most recent call last):
+    trainer.data.failures.SourceError: example 40 of 'valid' can't be read: ...
 
 A source is read in threads, ahead of training. What goes wrong there comes out of
 TensorFlow as an error of an op, and is turned back here.

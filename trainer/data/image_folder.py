@@ -1,7 +1,13 @@
 """A folder of images, one folder in it for each class.
 
-    train = data.images("photos/train")      # photos/train/cat/1.jpg, ...
-    train.classes                            # ("cat", "dog")
+    >>> import pathlib, keras, numpy as np
+    >>> from trainer import data
+    >>> for name in ("cat", "dog"):
+    ...     pathlib.Path("photos", name).mkdir(parents=True)
+    ...     keras.utils.save_img(f"photos/{name}/1.png", np.zeros([4, 4, 3]))
+    >>> train = data.images("photos")
+    >>> train.classes, train[1]["label"]
+    (('cat', 'dog'), 1)
 
 Each example is `{"image": bytes, "label": number}`; `Task.decode` makes pixels of the
 bytes, with `data.decode_image`.

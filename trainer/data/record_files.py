@@ -1,6 +1,12 @@
 """Records of TFRecord files by number.
 
-    data.tfrecords(sorted(pathlib.Path("train").glob("*.tfrecord")))
+    >>> import pathlib, tensorflow as tf
+    >>> from trainer import data
+    >>> with tf.io.TFRecordWriter("train.tfrecord") as writer:
+    ...     writer.write(b"first")
+    ...     writer.write(b"second")
+    >>> data.tfrecords(sorted(pathlib.Path().glob("*.tfrecord")))[1]
+    {'record': b'second'}
 
 Each example is `{"record": bytes}`; `Task.decode` parses it, with
 `tf.io.parse_single_example`. The format of the files: for each record its length

@@ -1,6 +1,10 @@
-"""Columns of CSV and Parquet files, numbers and categories, as arrays by name.
+r"""Columns of CSV and Parquet files, numbers and categories, as arrays by name.
 
-    data.table("people.csv", numbers=["age"], categories={"city": ["Bern", "Rome"]})
+    >>> import pathlib
+    >>> from trainer import data
+    >>> _ = pathlib.Path("people.csv").write_text("age,city\n31,Rome\n27,Bern\n")
+    >>> data.table("people.csv", numbers=["age"], categories={"city": ["Bern", "Rome"]})
+    {'age': array([31, 27]), 'city': array([1, 0])}
 
 pyarrow reads them, which the extra `data` brings: `pip install 'keepstep[data]'`.
 """

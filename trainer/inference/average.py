@@ -1,6 +1,14 @@
 """The weights of the best checkpoints, averaged into a new one.
 
-    made = average.average(choices, task, entries, rule)
+    >>> from line import Line
+    >>> from trainer.checkpoint import catalog, layout, retention
+    >>> from trainer.config import options
+    >>> from trainer.inference import average
+    >>> choices = options.RunOptions(run_dir="runs/line", batch_size=4)
+    >>> found = catalog.scan(layout.RunDirectory(choices.directory()))
+    >>> rule = retention.Best.parse("loss:min")
+    >>> average.average(choices, Line(), found.entries[1:], rule).prefix
+    PosixPath('runs/line/averaged/loss/ckpt-30')
 
 "Averaging weights leads to wider optima" (P. Izmailov et al., 2018,
 https://arxiv.org/abs/1803.05407): the mean of the weights of good checkpoints is often

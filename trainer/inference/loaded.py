@@ -1,7 +1,15 @@
 """A checkpoint's networks, and examples to try them on; no training state.
 
-    found = loaded.load(choices, task, entry)
-    batches = found.examples(256, split="test")   # or path="mine.npz"
+    >>> from line import Line
+    >>> from trainer.checkpoint import layout, selection
+    >>> from trainer.config import options
+    >>> from trainer.inference import loaded
+    >>> choices = options.RunOptions(run_dir="runs/line", batch_size=4)
+    >>> directory = layout.RunDirectory(choices.directory())
+    >>> entry = selection.select(directory, "step:20", rules=[])
+    >>> found = loaded.load(choices, Line(), entry)
+    >>> len(list(found.examples(3, split="valid")))       # or given="mine.npz"
+    2
 
 What evaluates, predicts, exports and averages begins here.
 """

@@ -1,14 +1,12 @@
 """The best weights of a run, in a script of your own: no flags, no task.
 
-    import trainer
-
-    trainer.restore_weights(model, "runs/digits")      # a built Keras model
-
 With TensorFlow alone, without a line of ours and without the check of every byte:
 
-    path = tf.train.latest_checkpoint("runs/digits/best/accuracy")
-    variables = [variable.value for variable in model.variables]
-    tf.train.Checkpoint(variables=variables).read(path).expect_partial()
+    >>> import keras, tensorflow as tf
+    >>> model = keras.Sequential([keras.layers.Input([1]), keras.layers.Dense(1)])
+    >>> path = tf.train.latest_checkpoint("runs/line/best/loss")
+    >>> variables = [variable.value for variable in model.variables]
+    >>> _ = tf.train.Checkpoint(variables=variables).read(path).expect_partial()
 """
 
 from __future__ import annotations
@@ -32,6 +30,11 @@ def restore_weights(
     network: str = "model",
 ) -> manifest.Manifest:
     """Puts the weights of a verified checkpoint into a Keras model.
+
+        >>> import keras, trainer
+        >>> model = keras.Sequential([keras.layers.Input([1]), keras.layers.Dense(1)])
+        >>> trainer.restore_weights(model, "runs/line", "step:20").metrics
+        {'loss': ...}
 
     Of a run with `--ema` these are the averages. Variables are matched by their order
     in `model.variables`, so names may differ.

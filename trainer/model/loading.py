@@ -1,6 +1,16 @@
 """Checkpoints read into a state that is built: all of it, or the networks alone.
 
-    loading.load_networks(entry, current)    # to evaluate, predict, export
+    >>> import pathlib
+    >>> from line import Line
+    >>> from trainer.checkpoint import catalog
+    >>> from trainer.model import loading, parts
+    >>> (entry,) = catalog.read_entry(pathlib.Path("runs/line/recent"), 20)
+    >>> sources = Line().sources()
+    >>> _, current = parts.build(Line(), sources, batch_size=4, seed=0, ema=0.0)
+    >>> loading.load_networks(entry, current)        # to evaluate, predict, export
+    >>> loading.load_all(entry, current)             # to train
+    >>> int(current.step)
+    20
 
 Every byte is verified first; no file is changed.
 """

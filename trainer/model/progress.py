@@ -1,8 +1,12 @@
 """What lives in Python and must survive a kill: what was done at which step.
 
-    progress = Progress.from_json(text)
-    progress = progress.evaluated_at(300, {"loss": 0.5}, records)
-    progress = progress.counted(rule, 300, min_delta=0.0)
+    >>> from trainer.checkpoint import retention
+    >>> from trainer.model.progress import Progress
+    >>> rule = retention.Best.parse("loss:min")
+    >>> progress = Progress().evaluated_at(300, {"loss": 0.5}, records={})
+    >>> progress = progress.counted(rule, 300, min_delta=0.0)
+    >>> Progress.from_json(progress.to_json()) == progress
+    True
 
 Never changed in place, so a resumed run judges as if nothing had happened. No
 TensorFlow.

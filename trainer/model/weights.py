@@ -1,7 +1,12 @@
 """The weights in a checkpoint file, by the name that people know, for other networks.
 
-    values = weights.read("runs/a/best/loss/ckpt-900", manifest.variables, ["model"])
-    match = weights.take(current, values)
+    >>> import pathlib
+    >>> from trainer.checkpoint import manifest
+    >>> from trainer.model import weights
+    >>> mark = manifest.read(pathlib.Path("runs/line/recent"), 20)
+    >>> values = weights.read("runs/line/recent/ckpt-20", mark.variables, ["model"])
+    >>> {path: value.shape for path, value in values.items()}
+    {'model/sequential/dense/kernel': (1, 1), 'model/sequential/dense/bias': (1,)}
 
 Of a run with moving averages these are the weights, for by these it was judged.
 """
