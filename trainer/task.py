@@ -184,11 +184,11 @@ _registered: dict[str, type[Task]] = {}
 def register(name: str) -> Callable[[T], T]:
     """Class decorator: the task is found as `--task=name`.
 
-        >>> import trainer
-        >>> from line import Line
-        >>> @trainer.register("steep")
-        ... class Steep(Line):
-        ...     best = ("loss:min:3",)
+    >>> import trainer
+    >>> from line import Line
+    >>> @trainer.register("steep")
+    ... class Steep(Line):
+    ...     best = ("loss:min:3",)
     """
 
     def decorate(cls: T) -> T:

@@ -1,10 +1,10 @@
 """The checkpoint that a user names: `latest`, `best`, `best:metric`, `step:N`, a path.
 
-    >>> import pathlib
-    >>> from trainer.checkpoint import layout, selection
-    >>> directory = layout.RunDirectory(pathlib.Path("runs/line"))
-    >>> selection.select(directory, "step:20", rules=[]).prefix
-    PosixPath('runs/line/recent/ckpt-20')
+>>> import pathlib
+>>> from trainer.checkpoint import layout, selection
+>>> directory = layout.RunDirectory(pathlib.Path("runs/line"))
+>>> selection.select(directory, "step:20", rules=[]).prefix
+PosixPath('runs/line/recent/ckpt-20')
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 r"""Lines of text files by number: `{"line": b"..."}` without its end.
 
-    >>> import pathlib
-    >>> from trainer import data
-    >>> _ = pathlib.Path("reviews.txt").write_text("good\nnot so good\n")
-    >>> data.lines("reviews.txt")[1]
-    {'line': b'not so good'}
+>>> import pathlib
+>>> from trainer import data
+>>> _ = pathlib.Path("reviews.txt").write_text("good\nnot so good\n")
+>>> data.lines("reviews.txt")[1]
+{'line': b'not so good'}
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The data and the state of a task, built: training begins here, and so does inference.
 
-    >>> from line import Line
-    >>> from trainer.model import parts
-    >>> sources = parts.seeded_sources(Line(), seed=0)
-    >>> inputs, state = parts.build(Line(), sources, batch_size=4, seed=0, ema=0.0)
-    >>> state.networks.count_params()
-    2
+>>> from line import Line
+>>> from trainer.model import parts
+>>> sources = parts.seeded_sources(Line(), seed=0)
+>>> inputs, state = parts.build(Line(), sources, batch_size=4, seed=0, ema=0.0)
+>>> state.networks.count_params()
+2
 """
 
 from __future__ import annotations
