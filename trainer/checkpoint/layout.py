@@ -19,6 +19,7 @@
     summaries/train/         event files for TensorBoard
     summaries/eval/
     abandoned/1/             set aside when the run went back to an earlier checkpoint
+    *.tmp                    of any of these, being written; renamed once it is whole
 
 Nothing in it is absolute: a run can be moved and renamed. Only JSON and TensorFlow's
 tensors are parsed, never code, and nothing is written through a link that leads out of

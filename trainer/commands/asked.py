@@ -1,8 +1,12 @@
 """What a command is asked: the options that several commands share, and their values.
 
-    def run(asked: Asked, package: str) -> int:
-        entry = asked.selected("", default="best")
-        examples = asked.make(ExampleOptions)
+    >>> from trainer.commands import asked
+    >>> from trainer.config import flags, options
+    >>> given = flags.parsed(["--split=test"], [asked.ExampleOptions])
+    >>> run = options.RunOptions(run_dir="runs/line", best=("loss:min",))
+    >>> one = asked.Asked("evaluate", run, given, json=False, debug=False)
+    >>> one.selected("", default="best").step, one.make(asked.ExampleOptions).split
+    (30, 'test')
 
 What only one command takes stands in the file of that command.
 """

@@ -1,8 +1,10 @@
 """From the words of a command line to a command and what it is asked.
 
-    line = command_line.read(words)
-    asked = command_line.asked(line, package="models", as_json=False, debug=False)
-    command_line.load(line.command).run(asked, "models")
+    >>> from trainer.commands import command_line
+    >>> from trainer.config.flagfiles import opened
+    >>> line = command_line.read(opened(["list", "--run_dir=runs/line"]))
+    >>> command_line.asked(line, package="", as_json=False, debug=False).run.task
+    'line:Line'
 
 A command takes its own options and refuses another's by name. A flagfile describes a
 run, so what `train` takes may stand in one for any command.

@@ -1,6 +1,8 @@
 """The text of `--help`: grouped, wrapped, with defaults, units and examples.
 
-    text = help.of_command("train", width=80)
+    >>> from trainer.commands import help
+    >>> "--batch_size=" in help.of_command("train", width=80)
+    True
 
 What a command is for, and its examples, are the docstring of its module.
 """

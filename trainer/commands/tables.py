@@ -1,6 +1,8 @@
 """Rows as aligned text, and numbers as people read them.
 
-    lines = tables.render([{"step": 5, "path": "runs/a/recent/ckpt-5"}], width=80)
+    >>> from trainer.commands import tables
+    >>> tables.render([{"step": 5, "path": "runs/a/recent/ckpt-5"}], width=80)
+    ['step  path', '   5  runs/a/recent/ckpt-5']
 
 A table that is wider than the terminal is folded between words, never inside one: what
 can't be folded, such as a path, gets a line of its own below its row.

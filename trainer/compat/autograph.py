@@ -1,6 +1,14 @@
 """AutoGraph converts the Python of tasks, and not the framework's own.
 
-    values = autograph.converted(task.values)(networks, batch, training)
+    >>> import tensorflow as tf
+    >>> from trainer.compat import autograph
+    >>> def halved(x):
+    ...     while x > 1:
+    ...         x = x / 2
+    ...     return x
+    >>> traced = tf.function(autograph.converted(halved), autograph=False)
+    >>> float(traced(tf.constant(6.0)))
+    0.75
 
 An `if` or a `for` over tensors works in a task as in any `tf.function`. The framework
 itself is written without them, except for its train loop; to convert the rest, too,

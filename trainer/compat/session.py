@@ -1,8 +1,12 @@
 """What a process has one of: Keras' names and seeds, TensorFlow's, op determinism.
 
-with session.borrowed():
-...                      # begin anew as you like
-# the caller's names, seeds and generators are as they were
+>>> import random
+>>> from trainer.compat import session
+>>> before = random.getstate()
+>>> with session.borrowed():
+...     random.seed(5)                    # begin anew as you like
+>>> random.getstate() == before           # and so are names, seeds and generators
+True
 """
 
 from __future__ import annotations

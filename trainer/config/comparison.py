@@ -1,6 +1,10 @@
 """The choices of a run compared: what the numbers depend on, and what differs.
 
-    comparison.difference(comparison.flat(there), comparison.flat(here))
+    >>> from trainer.config import comparison
+    >>> there = {"steps": 5, "set": {"rate": 0.1}, "facts": {}}
+    >>> here = {"steps": 9, "set": {"rate": 0.1}, "facts": {}}
+    >>> comparison.of_all(there, here)
+    {'steps': [5, 9]}
 
 Choices are those of a run record: plain values as JSON has them.
 """

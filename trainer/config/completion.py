@@ -1,6 +1,10 @@
 """What a command left unsaid, taken from the run that it is about.
 
-choices = completion.complete(choices, given={"run_dir"})
+>>> from trainer.config import completion, options
+>>> choices = options.RunOptions(run_dir="runs/line", batch_size=8)
+>>> choices = completion.complete(choices, given={"run_dir", "batch_size"})
+>>> choices.task, choices.steps, choices.batch_size
+('line:Line', 30, 8)
 """
 
 from __future__ import annotations

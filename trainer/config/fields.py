@@ -1,8 +1,13 @@
 """One option: a field of a frozen dataclass that knows its range, its unit, its help.
 
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Options(fields.Checked):
-        steps: int = fields.option(0, fields.RUN, "STEPS", "Last step.", minimum=0)
+    >>> import dataclasses
+    >>> from trainer.config import fields
+    >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+    ... class Options(fields.Checked):
+    ...     steps: int = fields.option(0, fields.RUN, "STEPS", "Last step.", minimum=0)
+    >>> Options(steps=-5)
+    Traceback (most recent call last):
+    trainer.config.fields.ConfigError: --steps=-5 is out of range: expected 0 or more.
 
 No TensorFlow here: a mistyped option is answered at once.
 """

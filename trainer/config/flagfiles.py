@@ -1,7 +1,10 @@
-"""Flagfiles: files with one flag per line, which may name further ones.
+r"""Flagfiles: files with one flag per line, which may name further ones.
 
-    words = flagfiles.opened(["--flagfile=a.flags", "--steps=5"])
-    words.every      # ("--task=digits", "--steps=5")
+    >>> import pathlib
+    >>> from trainer.config import flagfiles
+    >>> _ = pathlib.Path("a.flags").write_text("# The main job\n--task=digits\n")
+    >>> flagfiles.opened(["--flagfile=a.flags", "--steps=5"]).every
+    ('--task=digits', '--steps=5')
 
 They are read as absl reads them: # and // begin a comment, blank lines mean nothing.
 """

@@ -1,8 +1,11 @@
 """Options as flags: command lines, flagfiles, and dataclasses made of them.
 
-    scan = flags.scan(words, kinds)                   # what is given, what is unknown
-    given = flags.parsed(words, kinds)
-    choices = given.make(options.RunOptions)          # raises ConfigError
+    >>> from trainer.config import flags, options
+    >>> words = ["--steps=5", "--stepz=6"]
+    >>> flags.scan(words, [options.RunOptions]).unknown
+    (('--stepz', '6'),)
+    >>> flags.parsed(words, [options.RunOptions]).make(options.RunOptions).steps
+    5
 
 Parsing is absl's: `--flag=value`, `--flag value`, `-flag`, `--noflag`, `--`, flagfiles.
 """

@@ -1,7 +1,11 @@
 """From the name of a task to its class: the only place that imports code by a name.
 
-cls = lookup.find("digits", package="models", trust=False)
-cls = lookup.find("rings.py:Rings", package="models", trust=True)
+>>> from trainer.config import lookup
+>>> lookup.find("line:Line", package="models", trust=True)
+<class 'line.Line'>
+>>> lookup.find("line:Line", package="models", trust=False)
+Traceback (most recent call last):
+trainer.config.task_name.UntrustedTaskError: the run directory names the task ...
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The options of a run: validated, frozen.
 
-    choices = options.RunOptions(task="digits", epochs=3)   # raises ConfigError
-    choices.directory()                                     # runs/digits
+    >>> from trainer.config import options
+    >>> options.RunOptions(task="digits", epochs=3).directory()
+    PosixPath('runs/digits')
 
 Every field is one flag, see `flags`. What only a command is told stands beside the
 command.

@@ -1,7 +1,10 @@
 """Hyperparameters on the command line: `--set=name=text` and `--set=name:=JSON`.
 
-    settings.parsed("1,2", tuple[int, ...])      # (1, 2)
-    settings.written("sizes", [1, 2])            # sizes:=[1, 2]
+    >>> from trainer.config import settings
+    >>> settings.parsed("1,2", tuple[int, ...])
+    (1, 2)
+    >>> settings.written("sizes", [1, 2])
+    'sizes:=[1, 2]'
 
 A text means what the type of the hyperparameter says. JSON means the same for every
 type; by it a run's own values are given back to the task. No TensorFlow.

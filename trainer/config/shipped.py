@@ -1,7 +1,9 @@
 """Where the shipped tasks and their flagfiles are: installed, or in the checkout.
 
-package = shipped.tasks_package()                       # "models", "keepstep_tasks"
-shipped.with_flagfiles(["--flagfile=digits"], package)  # the one that ships
+>>> from trainer.config import shipped
+>>> package = shipped.tasks_package()        # "models", or "keepstep_tasks"
+>>> shipped.with_flagfiles(["--flagfile=digits", "--steps=5"], package)
+['--flagfile=/...digits.flags', '--steps=5']
 """
 
 from __future__ import annotations

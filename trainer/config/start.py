@@ -1,6 +1,8 @@
 """The options of one start of a run, of which nothing is recorded.
 
-start = StartOptions(allow_change=("learning_rate",))
+>>> from trainer.config import start
+>>> start.StartOptions(allow_change=("learning_rate",)).resume
+'auto'
 """
 
 from __future__ import annotations

@@ -1,6 +1,10 @@
 """How a task is named: registered, `package.module:Class` or `path/to/file.py:Class`.
 
-    task_name.absolute("rings.py:Rings")      # /home/me/rings.py:Rings
+    >>> from trainer.config import task_name
+    >>> task_name.absolute("rings.py:Rings")
+    '/.../rings.py:Rings'
+    >>> task_name.same("old/rings.py:Rings", "new/rings.py:Rings")
+    True
 
 No TensorFlow, and nothing is imported.
 """

@@ -1,7 +1,8 @@
 """From `--task` and `--set` to a `Task` that a run can record.
 
-digits = tasks.create("digits", ["width=64"], package="models")
-digits = tasks.of(choices, package="models")      # of a completed command
+>>> from trainer.config import tasks
+>>> tasks.create("line:Line", ["rate=0.5"], package="models", trust=True)
+Line(rate=0.5)
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
 """Hyperparameters as JSON from which the very same values come back.
 
-    values.encoded((1, [2.5]))                        # [1, {"$list": [2.5]}]
-    values.decoded([1, {"$list": [2.5]}], tuple)      # (1, [2.5])
+    >>> from trainer.config import values
+    >>> values.encoded((1, [2.5]))
+    [1, {'$list': [2.5]}]
+    >>> values.decoded([1, {"$list": [2.5]}], tuple)
+    (1, [2.5])
 
 What JSON has itself stands as it is; an array is a tuple. What JSON has not is an
 object with one key: `$list`, `$dict` (pairs), `$enum`, `$float`. No TensorFlow.

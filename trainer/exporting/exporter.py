@@ -1,10 +1,8 @@
 """A checkpoint becomes something that others load, and is loaded back to prove it.
 
-    done = exporter.export(choices, task, entry, kind="keras", package="models")
-    done.path                    # runs/a/exports/keras/1200
-
 Written aside, loaded in a fresh process, compared on real examples, then renamed: an
 export that is there is whole and says the same as the networks that it came from.
+`trainer.export` shows one.
 """
 
 from __future__ import annotations

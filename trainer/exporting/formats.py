@@ -1,7 +1,14 @@
 """The formats of an export: how each is written, and the line that loads it.
 
-    files = formats.write("keras", directory, networks, predictor)   # by network
-    lines = formats.usage("keras", files.values())
+    >>> import pathlib, tensorflow as tf
+    >>> from line import Line
+    >>> from trainer.exporting import formats
+    >>> from trainer.model import prediction
+    >>> model, spec = Line().networks(), {"x": tf.TensorSpec([None, 1])}
+    >>> predictor = prediction.Predictor(Line(), model, spec)
+    >>> files = formats.write("keras", pathlib.Path(), {"model": model}, predictor)
+    >>> formats.usage("keras", files.values())
+    ('load  keras.models.load_model("model.keras")',)
 
 Keras writes what it can write; its refusals are explained with the way around them.
 """

@@ -1,6 +1,18 @@
 """What a user of an export should know, as one JSON document beside it.
 
-    about = model_card.describe(choices.task, entry, found, predictor, kind="keras")
+    >>> import pathlib
+    >>> from line import Line
+    >>> from trainer.checkpoint import catalog
+    >>> from trainer.config import options
+    >>> from trainer.exporting import model_card
+    >>> from trainer.inference import loaded
+    >>> from trainer.model import prediction
+    >>> (entry,) = catalog.read_entry(pathlib.Path("runs/line/recent"), 20)
+    >>> found = loaded.load(options.RunOptions(batch_size=4), Line(), entry)
+    >>> predictor = prediction.Predictor(Line(), found.state.networks, found.spec())
+    >>> card = model_card.describe("line", entry, found, predictor, kind="keras")
+    >>> card["step"], card["inputs"]
+    (20, {'x': {'dtype': 'float32', 'shape': [None, 1]}})
 
 It names the checkpoint, what goes in, what comes out, and how good it was.
 """

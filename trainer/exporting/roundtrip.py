@@ -1,7 +1,5 @@
 """An export loaded back in a fresh process, as a stranger would.
 
-    difference = roundtrip.compare(plan, inputs, expected)
-
 The process knows nothing but files: it loads, predicts and writes what it predicted.
 """
 

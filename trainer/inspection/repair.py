@@ -1,6 +1,11 @@
 """Manifests written anew, for checkpoints that lost theirs and are whole all the same.
 
-    rows = repair.repair(RunDirectory(pathlib.Path("runs/a")))
+    >>> import pathlib
+    >>> from trainer.checkpoint import layout
+    >>> from trainer.inspection import repair
+    >>> pathlib.Path("runs/line/recent/ckpt-20.json").unlink()
+    >>> repair.repair(layout.RunDirectory(pathlib.Path("runs/line")))
+    [{'path': 'runs/line/recent/ckpt-20', 'repaired': True, 'problem': None}]
 
 A manifest is the only file that says what was committed, so without it nothing is used.
 Whether the data are whole can still be told: TensorFlow reads every tensor of them and

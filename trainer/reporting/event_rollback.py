@@ -1,7 +1,16 @@
 """Event files brought back to a checkpoint: one curve for every reader.
 
-    sizes = event_rollback.sizes(summaries)              # at a save
-    problems = event_rollback.cut(summaries, sizes)      # at a resume
+    >>> import pathlib
+    >>> from trainer.reporting import event_file, event_rollback
+    >>> summaries = pathlib.Path("runs/line/summaries")
+    >>> sizes = event_rollback.sizes(summaries)              # at a save
+    >>> file = event_file.EventFile(summaries / "train")     # after it
+    >>> file.add(31, [event_file.scalar("loss", 0.5)])
+    >>> file.close()
+    >>> event_rollback.cut(summaries, sizes)                 # at a resume: no problems
+    []
+    >>> event_rollback.sizes(summaries) == sizes
+    True
 
 A killed process leaves what it wrote after its last checkpoint, so some readers would
 show steps twice. Event files only ever grow, so their sizes at a save say exactly what

@@ -1,6 +1,8 @@
 r"""Text for a terminal that can only be read, never obeyed.
 
-    plain("\x1b[2Jckpt")      # '\\x1b[2Jckpt'
+    >>> from trainer.reporting.plain_text import plain
+    >>> plain("\x1b[2Jckpt")
+    '\\x1b[2Jckpt'
 
 Names come from files, and files may come from a stranger. Whatever a terminal would
 take for a command, or would hide, is written out instead.

@@ -1,8 +1,12 @@
 """One line on a terminal: position, rate, time to go, the best, and a bar.
 
-    with progress_bar.ProgressBar(1200, step=0) as bar:
-        bar.advance(40)
-        bar.show(values={"loss": 0.5}, best={"accuracy": (0.9, 20)})
+    >>> from trainer.reporting import progress_bar
+    >>> with progress_bar.ProgressBar(1200, step=0) as bar:
+    ...     bar.advance(40)
+    ...     bar.show(values={"loss": 0.5}, best={"accuracy": (0.9, 20)})
+    >>> line = progress_bar.Line(40, 1200, 20.0, {"loss": 0.5}, {"accuracy": (0.9, 20)})
+    >>> line.fitted(50)
+    '  40/1200  20/s  0:00:58  best accuracy 0.9000'
 
 The line never wraps: where the terminal is narrow, the least important parts go first.
 """

@@ -1,7 +1,11 @@
 """JSON files that notice their own damage, and can't be made to harm who reads them.
 
-    checked_json.write(path, {"step": 3})
-    body = checked_json.opened(checked_json.read(path, max_bytes=1 << 20))
+    >>> import pathlib
+    >>> from trainer.storage import checked_json
+    >>> path = pathlib.Path("a.json")
+    >>> checked_json.write(path, {"step": 3})
+    >>> checked_json.opened(checked_json.read(path, max_bytes=1 << 20))
+    {'step': 3}
 
 A digest of everything else that the file says is written into it. It is against
 accidents, not against forgers.

@@ -1,6 +1,11 @@
 """The story of a run. Read this file first.
 
-    outcome = loop.train(choices, task, stop)
+    >>> from line import Line
+    >>> from trainer.config import options
+    >>> from trainer.training import loop, preemption
+    >>> choices = options.RunOptions(task="line:Line", run_dir="runs/mine", steps=5)
+    >>> loop.train(choices, Line(), preemption.Request(), progress="none").step
+    5
 
 Put the parts together, restore the newest good checkpoint, then: train to the next
 border, report, evaluate, save; until the run is complete or asked to stop. A border is

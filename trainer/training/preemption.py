@@ -2,11 +2,16 @@
 
 Schedulers announce the end of a machine by SIGTERM or SIGUSR1, people by Ctrl-C.
 
-    with preemption.listening() as stop:
-        with stop.interrupting():     # nothing to save yet: stops right here
-            build()
-        while not stop():             # something to save: stops at a border
-            train()
+    >>> import signal
+    >>> from trainer.training import preemption
+    >>> with preemption.listening() as stop:
+    ...     with stop.interrupting():         # nothing to save yet: stops right here
+    ...         steps = 0
+    ...     while not stop():                 # something to save: stops at a border
+    ...         steps += 1
+    ...         stop.hear(signal.SIGTERM)     # as where that signal comes
+    >>> steps, stop.signal
+    (1, 'SIGTERM')
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """Where a run begins: at the newest good checkpoint, further back, or at step 0.
 
-    run = resume.begin(run, task, start)
-
 Afterwards the state, the checkpoints and the event files all speak of the same step.
 """
 
