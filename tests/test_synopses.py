@@ -15,7 +15,7 @@ import tensorflow as tf
 import trainer
 from trainer import task
 from trainer.commands import command_line
-from trainer.config import flagfiles, lookup, shipped
+from trainer.config import flagfiles
 from trainer.exporting import roundtrip
 from trainer.storage import failpoints
 
@@ -120,9 +120,10 @@ def place(finished, tmp_path, monkeypatch):
     """A copy of it, in which an example runs; what it registers is forgotten."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    known = lookup.all_tasks(shipped.tasks_package())
-    monkeypatch.setattr(task, "_registered", dict(known))
-    return tmp_path
+    yield tmp_path
+    for name, one in task.registered().items():
+        if one.__module__ == "__main__":
+            del task._registered[name]
 
 
 @pytest.mark.usefixtures("place")
