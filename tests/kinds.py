@@ -168,6 +168,38 @@ class Torchlike(Kind):
         return self.Rows(home)
 
 
+class Learning(Kind):
+    """Learns a normalisation, a vocabulary and a scale from its data."""
+
+    class Rows(Torchlike.Rows):
+        def __getitem__(self, index):
+            x, y = super().__getitem__(index)
+            return {"x": x, "y": y, "word": "up" if y > 0 else "down"}
+
+    def source(self, home):
+        return self.Rows(home)
+
+    def prepare(self, sources):
+        rows = list(map(sources["train"].__getitem__, range(ROWS)))
+        scaled, words = keras.layers.Normalization(), keras.layers.StringLookup()
+        scaled.adapt(np.stack([row["x"] for row in rows]))
+        words.adapt([row["word"] for row in rows])
+        scale = np.std([row["y"] for row in rows])
+        return {"scaled": scaled, "words": words, "scale": scale, "names": ["a", "b"]}
+
+    def networks(self):
+        inner = super().networks()
+        return keras.Sequential([self.prepared["scaled"], *inner.layers])
+
+    def decode(self, example, seed):
+        word = tf.cast(self.prepared["words"](example["word"]), tf.float32)
+        return {"x": noisy(example["x"], seed) + word, "y": example["y"]}
+
+    def augment(self, batch, seeds):
+        scale = tf.cast(self.prepared["scale"], tf.float32)
+        return super().augment({**batch, "y": batch["y"] / scale}, seeds)
+
+
 class SharedFile(Kind):
     """Opens its file once and moves in it: threads would mix that up."""
 
@@ -270,7 +302,7 @@ class Tfds(Kind):
         return builder.as_data_source("every")
 
 
-READY = [Folder, Records, OnDisk, Series, Lines, Torchlike]
+READY = [Folder, Records, OnDisk, Series, Lines, Torchlike, Learning]
 PACKAGES = {
     "grain": Grain,
     "torch": Torch,

@@ -7,6 +7,7 @@ file is a task module of its own (`--task=mine:Plain`).
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import itertools
 import json
@@ -30,7 +31,7 @@ from trainer.checkpoint.retention import Best, Rules
 from trainer.checkpoint.store import Store
 from trainer.config import options
 from trainer.config.start import StartOptions
-from trainer.model import state
+from trainer.model import learned_values, preparation, state
 from trainer.storage import checked_json
 from trainer.training import loop, preemption
 
@@ -280,6 +281,16 @@ def store(run_dir: pathlib.Path, *best: str, **rules: Any) -> Store:
     parsed = tuple(map(Best.parse, best))
     found = Store(RunDirectory(run_dir), Rules(best=parsed, **rules))
     found.prepare()
+    return found
+
+
+def ready(given: task.Task) -> task.Task:
+    """The task with what it prepares, as a run gives it that."""
+    if not preparation.prepares(given):
+        return given
+    packed = learned_values.packed(given.prepare(given.sources()), "Any")
+    found = copy.copy(given)
+    object.__setattr__(found, "prepared", learned_values.unpacked(packed))
     return found
 
 

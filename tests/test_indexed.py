@@ -42,6 +42,7 @@ def root(tmp_path_factory):
 
 
 def prepared(given, **ways):
+    given = tasks.ready(given)
     source = data.split(given.sources(), "train")
     return Prepared(task=given, source=source, batch_size=6, seed=3, **ways)
 

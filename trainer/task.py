@@ -26,6 +26,18 @@ class TaskError(KeepstepError, ValueError):
 setattr(TaskError, autograph.PASS_THROUGH, True)
 
 
+class Learned(dict[str, Any]):
+    """What `Task.prepare` gave, by name."""
+
+    def __missing__(self, name: str) -> Any:
+        raise TaskError(
+            f"nothing of the name {name!r} is prepared; there is "
+            f"{', '.join(map(repr, self)) or 'nothing'}. Return it from prepare(self, "
+            f'sources): return {{"{name}": ...}}. It is there in every other method '
+            "but sources(), once the run has begun."
+        )
+
+
 class Source(Protocol):
     """Examples with random access; `data` has ready ones."""
 
@@ -64,9 +76,11 @@ class Task(abc.ABC):
     Attributes:
       best: how checkpoints are ranked, as `name:min|max[:count]`, if `--best` is not
         given; the first one is the one that counts.
+      prepared: what `prepare` gave when the run began, by name.
     """
 
     best: ClassVar[tuple[str, ...]] = ("loss:min",)
+    prepared: ClassVar[Mapping[str, Any]] = Learned()
 
     @abc.abstractmethod
     def sources(self) -> Mapping[str, Any]:
@@ -75,6 +89,24 @@ class Task(abc.ABC):
         Each is a mapping of arrays `[N, ...]` by name, anything with `__len__` and
         `__getitem__`, a source of `trainer.data`, or a `tf.data.Dataset`.
         """
+
+    def prepare(self, sources: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What is learned from the data before training: a vocabulary, a mean.
+
+        It runs once, at the first start of a run. The result is kept in the run
+        directory and is `self.prepared` in every other method, then and in every later
+        command, which need not read the data again for it.
+
+        Args:
+          sources: what `sources()` gave.
+
+        Returns:
+          By name: arrays, tensors, numbers, texts, lists and mappings of these, and
+          adapted layers of Keras (`Normalization`, `TextVectorization`,
+          `StringLookup`, `IntegerLookup`, `Discretization`).
+        """
+        del sources
+        return {}
 
     @abc.abstractmethod
     def networks(self) -> Any:

@@ -2,6 +2,7 @@
 
     config.json              the choices of the run; what each resume changed
     run.flags                the same as a flagfile
+    prepared.npz             what the task learned from its data before training
     run.lock                 who writes here, while somebody does
     recent/                  the newest checkpoints
       ckpt-1200.index        TensorFlow's files of the checkpoint of step 1200: its
@@ -138,6 +139,11 @@ class RunDirectory:
     def flags(self) -> pathlib.Path:
         """The choices as a flagfile."""
         return self.root / "run.flags"
+
+    @property
+    def prepared(self) -> pathlib.Path:
+        """What was learned from the data before training."""
+        return self.root / "prepared.npz"
 
     @property
     def lock(self) -> pathlib.Path:

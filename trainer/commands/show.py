@@ -11,9 +11,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from trainer.checkpoint import prepared_file
 from trainer.commands import console, tables
 from trainer.commands.asked import AnswerOptions, Asked
-from trainer.config import flags, options
+from trainer.config import flags, options, run_record
 from trainer.config.fields import COMMAND, Checked, option
 from trainer.inspection import rows
 
@@ -42,10 +43,11 @@ def run(asked: Asked, package: str) -> int:
     """Prints the manifest as three tables."""
     del package
     entry = asked.selected(asked.make(ShowOptions).checkpoint, default="latest")
-    shown = rows.show_checkpoint(entry)
+    shown = {**rows.show_checkpoint(entry), "prepared": _prepared(asked)}
     if asked.json:
         console.answer(shown)
         return console.DONE
+    prepared = shown.pop("prepared")
     facts = {k: v for k, v in shown.items() if k not in ("variables", "files")}
     facts |= {"bytes": sum(file["bytes"] for file in shown["files"])}
     console.print_table([{"what": k, "is": _text(v)} for k, v in facts.items()])
@@ -61,7 +63,26 @@ def run(asked: Asked, package: str) -> int:
     console.print_table(
         [{**one, "shape": one["shape"].replace(" ", "")} for one in shown["variables"]]
     )
+    if prepared:
+        console.say("")
+        console.print_table(prepared["holds"])
+        console.say(f"prepared by the run when it began, digest {prepared['digest']}")
     return console.DONE
+
+
+def _prepared(asked: Asked) -> dict[str, Any]:
+    """What the run learned from its data before training; nothing, if it did not.
+
+    Raises:
+      prepared_file.PreparedError: it is missing, damaged, or another one.
+    """
+    directory = asked.directory()
+    if not directory.config.exists():
+        return {}
+    found = prepared_file.of_run(directory, run_record.read(directory.config).choices)
+    if found is None:
+        return {}
+    return {"digest": found.digest, "holds": prepared_file.rows(found)}
 
 
 def _text(value: Any) -> str:

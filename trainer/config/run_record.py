@@ -35,12 +35,15 @@ class Record:
       changes: one entry a resume that differed: `{"time", "name": [old, new], ...}`.
       lineages: one entry each time it went back: `{"time", "asked", "step"}`.
       committed: the step of its first checkpoint; None before there is one.
+      batches: the outlines of a batch, in training and in an evaluation, as
+        `data.specs` writes them; None where they are not known.
     """
 
     choices: Mapping[str, Any]
     changes: tuple[Mapping[str, Any], ...] = ()
     lineages: tuple[Mapping[str, Any], ...] = ()
     committed: int | None = None
+    batches: Mapping[str, Any] | None = None
 
     def noted(self, **changed: Any) -> Record:
         """The record with one more entry of what a resume changed."""
@@ -156,7 +159,10 @@ def read(path: pathlib.Path) -> Record:
         committed = body.get("committed")
         if committed is not None and type(committed) is not int:
             raise TypeError("its committed is no step")
-        return Record(choices, changes, lineages, committed)
+        batches = body.get("batches")
+        if batches is not None and not isinstance(batches, dict):
+            raise TypeError("its batches are no object")
+        return Record(choices, changes, lineages, committed, batches)
     except (
         OSError,
         ValueError,

@@ -13,12 +13,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import tensorflow as tf
-
-from trainer import data
-from trainer.checkpoint import catalog
+from trainer.checkpoint import catalog, prepared_file
 from trainer.checkpoint.layout import RunDirectory
+from trainer.checkpoint.prepared_file import Prepared
 from trainer.config import options
+from trainer.data import specs
 from trainer.exporting import formats, model_card, roundtrip
 from trainer.inference import loaded
 from trainer.model import prediction
@@ -33,6 +32,7 @@ from trainer.storage.files import (
 from trainer.task import Task
 
 _EXAMPLES = 64
+_PREPARED = "prepared.npz"  # what the task has prepared, beside the model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,8 @@ def export(
     """
     if not output:
         RunDirectory(choices.directory()).check_links()
-    found = loaded.load(choices, task, entry)
+    found = loaded.load(choices, task, entry, reads="if_there")
+    task = found.task
     place = _Place.of(_target(choices, kind, output, entry, found), kind)
     place.check(network_items(found.state.networks))
     make_directory(place.target.parent)
@@ -100,12 +101,15 @@ def export(
             task=choices.task,
             settings=choices.set,
             package=package,
+            prepared=str(place.prepared(found.prepared)),
+            prepared_digest=found.prepared.digest if found.prepared else "",
         )
         inputs, expected = _sample(found, predictor)
         difference = roundtrip.compare(plan, inputs, expected)
         examples = len(next(iter(expected.values())))
         about = model_card.describe(choices.task, entry, found, predictor, kind=kind)
         about |= {"max_difference": difference, "compared_examples": examples}
+        about |= {"compared_on": "the data" if found.sources else "made-up examples"}
         place.fill(files, about)
     finally:
         delete(place.staging)
@@ -148,6 +152,13 @@ class _Place:
                     "Delete it, or give another --output."
                 )
 
+    def prepared(self, given: Prepared | None) -> pathlib.Path:
+        """Writes what the task has prepared to where it is staged; gives its place."""
+        path = self.staging / _PREPARED
+        if given is not None:
+            prepared_file.write(path, given)
+        return path
+
     def of_file(self, path: pathlib.Path) -> pathlib.Path:
         """The place of a staged file."""
         if self.as_file:
@@ -159,6 +170,12 @@ class _Place:
         text = json.dumps(about, indent=1) + "\n"
         if self.as_file:
             write_atomically(self.card, text)
+            staged = self.staging / _PREPARED
+            if staged.exists():
+                sync(staged)
+                replace(
+                    staged, self.target.with_name(f"{self.target.name}.{_PREPARED}")
+                )
             sync(files["model"])
             replace(files["model"], self.target)
             return
@@ -181,9 +198,7 @@ def _target(
     metrics = entry.manifest.metrics if entry.manifest else {}
     fields: dict[str, Any] = {"step": entry.step, **metrics}
     fields |= {f"val_{name}": value for name, value in metrics.items()}
-    train = found.sources.get("train")
-    if not isinstance(train, tf.data.Dataset):
-        length = len(data.split(found.sources, "train"))
+    if length := found.lengths.get("train"):
         fields["epoch"] = entry.step * choices.batch_size // length
     try:
         return pathlib.Path(output.format(**fields))
@@ -197,7 +212,13 @@ def _target(
 def _sample(
     found: loaded.Restored, predictor: prediction.Predictor
 ) -> tuple[prediction.Arrays, prediction.Arrays]:
-    """Some real examples, and what the networks say of them here."""
+    """Some real examples, and what the networks say of them here.
+
+    Where the data could not be read, they are made up.
+    """
+    if not found.sources:
+        examples = specs.made_up(predictor.spec, _EXAMPLES)
+        return examples, predictor.predict(examples)
     split = "valid" if "valid" in found.sources else "train"
     batches = found.examples(_EXAMPLES, split=split)
     examples, predicted = next(predictor.run(batches))

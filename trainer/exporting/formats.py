@@ -63,6 +63,7 @@ def write(
     if kind == "saved_model":
         module = tf.Module()
         module.networks = dict(networks)
+        module.prepared = predictor.layers  # whose tables it looks things up in
         # Where TensorFlow loads it into a session, as `saved_model_cli run` does, it
         # restores only what it finds as a variable, and Keras wraps its own.
         module.weights = [v.value for one in networks.values() for v in one.variables]

@@ -24,8 +24,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainer import data
-from trainer.checkpoint import catalog, environment
+from trainer.checkpoint import catalog, environment, prepared_file
+from trainer.checkpoint.prepared_file import Prepared
 from trainer.inference import loaded
 from trainer.model import ema, prediction
 from trainer.model.contract import network_items
@@ -59,14 +59,16 @@ def describe(
         "inputs": {name: _outline(spec) for name, spec in predictor.spec.items()},
         "outputs": {name: _outline(one) for name, one in outputs.items()},
         "parameters": {name: one.count_params() for name, one in networks.items()},
-        "data": {
-            name: f"{len(data.split(found.sources, name))} examples"
-            for name, source in found.sources.items()
-            if not isinstance(source, tf.data.Dataset)
-        },
+        "data": {name: f"{n} examples" for name, n in found.lengths.items()},
+        "prepared": _prepared(found.prepared),
         "versions": environment.versions(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _prepared(given: Prepared | None) -> Any:
+    """What the task has learned from its data, such as the names of classes."""
+    return prepared_file.plain(given.outline, given.arrays) if given else {}
 
 
 def _outline(spec: tf.TensorSpec) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from trainer.config import tasks
 from trainer.errors import KeepstepError
-from trainer.model import prediction
+from trainer.model import prediction, preparation
 from trainer.model.contract import network_items
 
 # A SavedModel needs TensorFlow and nothing of ours.
@@ -66,6 +66,8 @@ class Plan:
       task: as `--task` names it.
       settings: as `--set` gives them.
       package: of the registered tasks.
+      prepared: the file of what the task has prepared.
+      prepared_digest: of that; empty: there is nothing.
       inputs: an `.npz` of arrays `[B, ...]`.
       outputs: the `.npz` that the process writes.
     """
@@ -75,6 +77,8 @@ class Plan:
     task: str
     settings: tuple[str, ...]
     package: str
+    prepared: str = ""
+    prepared_digest: str = ""
     inputs: str = ""
     outputs: str = ""
 
@@ -113,6 +117,8 @@ def child(text: str) -> None:
     """The fresh process: loads networks that Keras wrote, and predicts."""
     plan = Plan(**json.loads(text))
     task = tasks.create(plan.task, plan.settings, package=plan.package, trust=True)
+    path = pathlib.Path(plan.prepared)
+    task = preparation.given(task, path, plan.prepared_digest)
     with np.load(plan.inputs) as file:
         inputs = {name: tf.constant(file[name]) for name in file}
     networks: Any

@@ -75,6 +75,7 @@ def average(
     """
     RunDirectory(choices.directory()).check_links()
     found = loaded.load(choices, task, entries[0])
+    task = found.task
     current = found.state
     loading.load_all(entries[0], current)
     live = ema.averaged(network_items(current.networks))
@@ -113,7 +114,8 @@ def _measure_batches(task: Task, found: loaded.Restored) -> None:
         for layer in layers_of(network)
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
     }
-    if not layers:
+    inputs = found.inputs
+    if not layers or inputs is None:
         return
 
     def forward(number: tf.Tensor) -> None:
@@ -121,7 +123,7 @@ def _measure_batches(task: Task, found: loaded.Restored) -> None:
         momentum = tf.cast(number / (number + 1), tf.float32)
         for layer in layers:
             layer.momentum = momentum
-        batch = found.inputs.batch(number)
+        batch = inputs.batch(number)
         checked_values(task, found.state.networks, batch, training=True)
 
     spec = tf.TensorSpec([], tf.int64)

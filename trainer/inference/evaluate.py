@@ -35,9 +35,10 @@ def evaluate_checkpoint(
       selection.DamagedCheckpointError: the files are not what was committed.
       compatibility.IncompatibleCheckpointError: the networks are not those of the task.
     """
-    found = loaded.load(choices, task, entry)
+    reads: loaded.Reads = "never" if examples else "always"
+    found = loaded.load(choices, task, entry, reads=reads)
     batches = found.examples(choices.eval_batch_size, split=split, given=examples)
     evaluation = EvaluationLoop(
-        task, found.state.networks, batches, metrics=found.state.metrics
+        found.task, found.state.networks, batches, metrics=found.state.metrics
     )
     return evaluation.run() or {}

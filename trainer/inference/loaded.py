@@ -19,19 +19,24 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from trainer import data
-from trainer.checkpoint import catalog
-from trainer.config import options
+from trainer.checkpoint import catalog, prepared_file
+from trainer.checkpoint.layout import RunDirectory
+from trainer.checkpoint.prepared_file import Prepared
+from trainer.config import options, run_record
+from trainer.data import specs
 from trainer.data.inputs import Input
-from trainer.model import loading, parts
+from trainer.model import loading, parts, preparation
 from trainer.model.state import State
 from trainer.task import Task
 
+Reads = Literal["always", "if_there", "never"]
 _OF_STREAM = 100
 
 
@@ -40,18 +45,25 @@ class Restored:
     """The networks of one checkpoint: the averages, where the run keeps them.
 
     Attributes:
-      task: that made them.
+      task: that made them, with what it prepared.
       state: built, with the networks restored.
-      sources: of the task.
-      inputs: the batches that training sees.
-      batches: of them in an epoch; 100 of a stream, which has none.
+      sources: of the task; none where the data were not read.
+      inputs: the batches that training sees; None where the data were not read.
+      lengths: of the splits that have one.
+      batches: of training in an epoch; 100 of a stream, which has none.
+      recorded: the outline of a batch that is evaluated, as the run recorded it; None
+        where it did not.
+      prepared: what the task has prepared, as the run directory holds it.
     """
 
     task: Task
     state: State
     sources: Mapping[str, Any]
-    inputs: Input
+    inputs: Input | None
+    lengths: Mapping[str, int]
     batches: int
+    recorded: Mapping[str, tf.TensorSpec] | None
+    prepared: Prepared | None
 
     def examples(
         self,
@@ -90,7 +102,9 @@ class Restored:
         return data.ordered(data.Arrays(fitting), batch_size)
 
     def spec(self) -> dict[str, tf.TensorSpec]:
-        """The outline of a batch of one, before any augmentation."""
+        """The outline of a batch, before any augmentation."""
+        if not self.sources and self.recorded is not None:
+            return dict(self.recorded)
         split = "valid" if "valid" in self.sources else "train"
         outline: dict[str, tf.TensorSpec] = dict(
             data.ordered(self._split(split), 1, self.task).element_spec[0]
@@ -106,28 +120,95 @@ class Restored:
         return data.split(self.sources, name)
 
 
-def load(choices: options.RunOptions, task: Task, entry: catalog.Entry) -> Restored:
+def load(
+    choices: options.RunOptions,
+    task: Task,
+    entry: catalog.Entry,
+    *,
+    reads: Reads = "always",
+) -> Restored:
     """Verifies a checkpoint and restores its networks.
+
+    Args:
+      choices: of the run.
+      task: of the run.
+      entry: the checkpoint.
+      reads: when the task's data are read: `always`; `if_there`: not if `sources()`
+        fails; `never`: not if the run recorded what batches look like.
 
     Raises:
       selection.DamagedCheckpointError: the files are not what was committed.
       compatibility.IncompatibleCheckpointError: the networks are not those of the task.
+      prepared_file.PreparedError: what the task had prepared is lost.
     """
     if choices.deterministic:
         tf.config.experimental.enable_op_determinism()
-    sources = parts.seeded_sources(task, choices.seed)
-    inputs, current = parts.build(
-        task,
-        sources,
-        batch_size=choices.batch_size,
-        seed=choices.seed,
-        ema=choices.ema,
-    )
+    directory = RunDirectory(choices.directory())
+    record = run_record.read(directory.config) if directory.config.exists() else None
+    of_choices = record.choices if record else {"facts": {}}
+    prepared = prepared_file.of_run(directory, of_choices)
+    ready = task
+    if prepared is not None:
+        ready = preparation.given(task, directory.prepared, prepared.digest)
+    outlines = _outlines(record)
+    sources = _sources(choices, task, reads if outlines else "always")
+    inputs: Input | None = None
+    if sources:
+        inputs, current, _ = parts.build(
+            ready,
+            sources,
+            batch_size=choices.batch_size,
+            seed=choices.seed,
+            ema=choices.ema,
+        )
+    else:
+        current = parts.without_data(
+            ready, outlines["training"], seed=choices.seed, ema=choices.ema
+        )
     loading.load_networks(entry, current)
-    train = data.split(sources, "train")
-    streamed = isinstance(train, tf.data.Dataset)
-    batches = _OF_STREAM if streamed else math.ceil(len(train) / choices.batch_size)
-    return Restored(task, current, sources, inputs, batches)
+    lengths = _lengths(sources, of_choices["facts"].get("data", {}))
+    length = lengths.get("train")
+    batches = math.ceil(length / choices.batch_size) if length else _OF_STREAM
+    recorded = outlines.get("evaluated")
+    return Restored(
+        ready, current, sources, inputs, lengths, batches, recorded, prepared
+    )
+
+
+def _outlines(record: run_record.Record | None) -> dict[str, Any]:
+    """The outlines of batches that a run recorded; nothing, if it did not."""
+    try:
+        found = specs.read(record.batches or {}) if record else {}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        found = {}
+    return found if {"training", "evaluated"} <= found.keys() else {}
+
+
+def _sources(
+    choices: options.RunOptions, task: Task, reads: Reads
+) -> Mapping[str, Any]:
+    """The task's data; nothing where they are not read."""
+    if reads == "never":
+        return {}
+    try:
+        return parts.seeded_sources(task, choices.seed)
+    except Exception as error:
+        if reads == "always":
+            raise
+        logging.warning(
+            "the task's data can't be read (%s: %s); going on without them",
+            type(error).__name__,
+            error,
+        )
+        return {}
+
+
+def _lengths(sources: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, int]:
+    """How many examples the splits have, or had when the run began."""
+    if not sources:
+        return {k: one["length"] for k, one in facts.items() if one["length"] > 0}
+    found = {name: data.split(sources, name) for name in sources}
+    return {k: len(v) for k, v in found.items() if not isinstance(v, tf.data.Dataset)}
 
 
 def _fitting(path: str, name: str, array: np.ndarray, spec: tf.TensorSpec) -> Any:

@@ -39,8 +39,9 @@ def predict_examples(
       selection.DamagedCheckpointError: the files are not what was committed.
       compatibility.IncompatibleCheckpointError: the networks are not those of the task.
     """
-    found = loaded.load(choices, task, entry)
-    predictor = prediction.Predictor(task, found.state.networks, found.spec())
+    reads: loaded.Reads = "never" if examples else "always"
+    found = loaded.load(choices, task, entry, reads=reads)
+    predictor = prediction.Predictor(found.task, found.state.networks, found.spec())
     batches = found.examples(
         choices.eval_batch_size, split=split, given=examples, names=predictor.inputs
     )

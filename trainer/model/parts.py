@@ -3,7 +3,9 @@
 >>> from line import Line
 >>> from trainer.model import parts
 >>> sources = parts.seeded_sources(Line(), seed=0)
->>> inputs, state = parts.build(Line(), sources, batch_size=4, seed=0, ema=0.0)
+>>> inputs, state, spec = parts.build(
+...     Line(), sources, batch_size=4, seed=0, ema=0.0
+... )
 >>> state.networks.count_params()
 2
 """
@@ -14,8 +16,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from trainer import data
+from trainer.data import specs
 from trainer.data.inputs import Input, training
 from trainer.data.splits import taken
 from trainer.model import prediction, state
@@ -35,7 +39,7 @@ def build(
     batch_size: int,
     seed: int,
     ema: float,
-) -> tuple[Input, state.State]:
+) -> tuple[Input, state.State, Any]:
     """The batches that training sees, and the state that it moves.
 
     Args:
@@ -45,14 +49,28 @@ def build(
       seed: of weights, order, augmentation and dropout.
       ema: the decay of a moving average of the weights; 0: none is kept.
 
+    Returns:
+      These two, and the outline of a batch.
+
     Raises:
       data.DataError: there is no split `train`.
     """
     examples = data.split(sources, "train")
     inputs = training(task, examples, batch_size=batch_size, seed=seed)
-    return inputs, state.build(
-        task, inputs.batch, seed=seed, iterator=inputs.iterator, ema=ema
-    )
+    seen: list[Any] = []
+
+    def batch(step: tf.Tensor) -> Any:
+        found = inputs.batch(step)
+        seen.append(specs.of(found))
+        return found
+
+    built = state.build(task, batch, seed=seed, iterator=inputs.iterator, ema=ema)
+    return inputs, built, seen[-1]
+
+
+def without_data(task: Task, spec: Any, *, seed: int, ema: float) -> state.State:
+    """The state for batches like `spec`; for all that doesn't train."""
+    return state.build(task, lambda step: specs.placeholders(spec), seed=seed, ema=ema)
 
 
 def figures(

@@ -32,7 +32,7 @@ import tensorflow as tf
 
 from trainer.compat import autograph
 from trainer.data import failures
-from trainer.model import side_effects
+from trainer.model import learned_values, side_effects
 from trainer.model.contract import is_value_name
 from trainer.task import Task, TaskError
 
@@ -59,6 +59,7 @@ class Predictor:
       inputs: which entries of a batch they depend on; found by tracing.
       spec: of these, by name, with a free batch dimension.
       traced: the concrete function from inputs to predictions.
+      layers: that the task has prepared.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Predictor:
         """
         self._task = task
         self._networks = networks
+        self.layers = learned_values.layers(task.prepared)
         free = {
             name: tf.TensorSpec([None, *one.shape[1:]], one.dtype, name=name)
             for name, one in spec.items()

@@ -6,24 +6,30 @@ is refused or told before the first step.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
 from trainer.checkpoint import environment
+from trainer.checkpoint.layout import RunDirectory
 from trainer.checkpoint.manifest import Manifest
+from trainer.checkpoint.prepared_file import FACT
 from trainer.compat.datasets import chain, functions
 from trainer.config.options import ConfigError
 from trainer.config.run_record import Record
-from trainer.data import fingerprint
+from trainer.data import fingerprint, specs
 from trainer.data.datasets import describe
 from trainer.data.inputs import Input
 from trainer.data.prepared import Prepared
 from trainer.data.stream import Stream
+from trainer.model import preparation
 from trainer.model.fingerprint import digest
 from trainer.model.state import State
 from trainer.model.steps import TrainLoop
+from trainer.task import Task
 
 
 def of_data(sources: Any, examples: Any) -> dict[str, Any]:
@@ -36,6 +42,35 @@ def of_data(sources: Any, examples: Any) -> dict[str, Any]:
     streamed = isinstance(examples, tf.data.Dataset)
     outline = describe(examples) if streamed else f"{len(examples)} examples"
     return {"train_data": outline, "data": fingerprint.fingerprint(sources)}
+
+
+def with_prepared(
+    record: Record, task: Task, sources: Mapping[str, Any], directory: RunDirectory
+) -> tuple[Task, Record]:
+    """The task with what it learns from its data: now, or when the run began.
+
+    Raises:
+      prepared_file.PreparedError: that is lost, and can't be made again.
+      task.TaskError: it gives what no file can hold.
+    """
+    task, digest = preparation.begun(
+        task,
+        sources,
+        directory.prepared,
+        digest=record.choices["facts"].get(FACT, ""),
+        seed=record.choices["seed"],
+    )
+    if not digest:
+        return task, record
+    told = "what is learned from the data before training is another one"
+    return task, record.with_fact(FACT, digest, allowed=True, problem=told, allow="")
+
+
+def with_batches(record: Record, training: Any, evaluated: Any) -> Record:
+    """The record with the outlines from which networks are built without the data."""
+    found = {"training": specs.written(training), "evaluated": specs.written(evaluated)}
+    whole = None if None in found.values() else found
+    return dataclasses.replace(record, batches=whole)
 
 
 def with_stream(record: Record, inputs: Input, *, allowed: bool) -> Record:

@@ -1,7 +1,7 @@
 """The parts of a run, put together from its choices and its task.
 
 `loop` tells what they do with each other. The choices are taken apart here, once: each
-part gets what concerns it. Nothing here writes to the run directory.
+part gets what concerns it.
 """
 
 from __future__ import annotations
@@ -93,9 +93,12 @@ def assemble(
 ) -> Run:
     """Builds the data, the state and what works on them.
 
+    What the task prepares is the one thing that is written on the way.
+
     Raises:
       options.ConfigError: the choices don't fit the run directory or the task.
       data.DataError: the task's data is not what it should be.
+      prepared_file.PreparedError: what the task had prepared is lost.
       stream.StreamError: it is a dataset whose position can't be saved.
       task.TaskError: the task doesn't keep its side of the contract.
     """
@@ -104,10 +107,13 @@ def assemble(
     examples = data.split(sources, "train")
     record = _settled(choices, task, sources, start)
     schedule = _schedule(choices, examples)
-    inputs, state = _built(choices, task, sources)
+    task, record = facts.with_prepared(record, task, sources, directory)
+    inputs, state, spec = _built(choices, task, sources)
     record = facts.with_stream(record, inputs, allowed=bool(start.allow_change))
     valid = data.split(sources, "valid") if "valid" in sources else None
     evaluation = _evaluation(choices, task, valid, state)
+    evaluated = data.ordered(examples if valid is None else valid, 1, task)
+    record = facts.with_batches(record, spec, evaluated.element_spec[0])
     best = choices.rules() if evaluation else ()
     reporter = _reporter(choices, directory, schedule, progress)
     noting = run_record.note_commits(directory)
@@ -144,7 +150,7 @@ def _settled(
 
 def _built(
     choices: RunOptions, task: Task, sources: Mapping[str, Any]
-) -> tuple[Input, State]:
+) -> tuple[Input, State, Any]:
     return parts.build(
         task,
         sources,
