@@ -6,7 +6,7 @@
     >>> from trainer.model import loading, parts
     >>> (entry,) = catalog.read_entry(pathlib.Path("runs/line/recent"), 20)
     >>> sources = Line().sources()
-    >>> _, current = parts.build(Line(), sources, batch_size=4, seed=0, ema=0.0)
+    >>> _, current, _ = parts.build(Line(), sources, batch_size=4, seed=0, ema=0.0)
     >>> loading.load_networks(entry, current)        # to evaluate, predict, export
     >>> loading.load_all(entry, current)             # to train
     >>> int(current.step)
