@@ -101,15 +101,13 @@ def export(
             task=choices.task,
             settings=choices.set,
             package=package,
-            prepared=str(place.prepared(found.prepared)),
-            prepared_digest=found.prepared.digest if found.prepared else "",
+            **place.prepared(found.prepared),
         )
         inputs, expected = _sample(found, predictor)
         difference = roundtrip.compare(plan, inputs, expected)
         examples = len(next(iter(expected.values())))
         about = model_card.describe(choices.task, entry, found, predictor, kind=kind)
         about |= {"max_difference": difference, "compared_examples": examples}
-        about |= {"compared_on": "the data" if found.sources else "made-up examples"}
         place.fill(files, about)
     finally:
         delete(place.staging)
@@ -152,12 +150,13 @@ class _Place:
                     "Delete it, or give another --output."
                 )
 
-    def prepared(self, given: Prepared | None) -> pathlib.Path:
-        """Writes what the task has prepared to where it is staged; gives its place."""
+    def prepared(self, given: Prepared | None) -> dict[str, str]:
+        """Writes what the task has prepared to where it is staged; for a `Plan`."""
+        if given is None:
+            return {}
         path = self.staging / _PREPARED
-        if given is not None:
-            prepared_file.write(path, given)
-        return path
+        prepared_file.write(path, given)
+        return {"prepared": str(path), "prepared_digest": given.digest}
 
     def of_file(self, path: pathlib.Path) -> pathlib.Path:
         """The place of a staged file."""

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, final
 
 import keras
 import tensorflow as tf
@@ -26,10 +26,23 @@ from trainer.model import prediction, state
 from trainer.task import Task
 
 
-def seeded_sources(task: Task, seed: int) -> Mapping[str, Any]:
+@final
+class Sources(dict[str, Any]):
+    """The data of a task by split, ready to be read.
+
+    Attributes:
+      given: what the task itself gave.
+    """
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        super().__init__({name: taken(one, name) for name, one in given.items()})
+        self.given = given
+
+
+def seeded_sources(task: Task, seed: int) -> Sources:
     """The task's data; what it draws at random without a seed depends on `seed`."""
     keras.utils.set_random_seed(seed)
-    return {name: taken(given, name) for name, given in task.sources().items()}
+    return Sources(task.sources())
 
 
 def build(

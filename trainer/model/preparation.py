@@ -19,7 +19,6 @@ from absl import logging
 
 from trainer.checkpoint import prepared_file
 from trainer.checkpoint.prepared_file import Prepared, PreparedError
-from trainer.data.indexed import Indexed
 from trainer.model import learned_values
 from trainer.storage import failpoints
 from trainer.task import Task
@@ -42,7 +41,7 @@ def begun(
 
     Args:
       task: of the run.
-      sources: of the task, by split.
+      sources: what it gave as such.
       path: of the file.
       digest: of what the run recorded; empty: nothing yet.
       seed: of what it draws at random.
@@ -120,9 +119,5 @@ def _again(
 
 
 def _made(task: Task, sources: Mapping[str, Any], seed: int) -> Prepared:
-    raw = {
-        name: one.given if isinstance(one, Indexed) else one
-        for name, one in sources.items()
-    }
     keras.utils.set_random_seed(seed)
-    return learned_values.packed(task.prepare(raw), type(task).__name__)
+    return learned_values.packed(task.prepare(sources), type(task).__name__)

@@ -66,9 +66,16 @@ def with_prepared(
     return task, record.with_fact(FACT, digest, allowed=True, problem=told, allow="")
 
 
-def with_batches(record: Record, training: Any, evaluated: Any) -> Record:
-    """The record with the outlines from which networks are built without the data."""
-    found = {"training": specs.written(training), "evaluated": specs.written(evaluated)}
+def with_batches(record: Record, training: Any, evaluated: tf.data.Dataset) -> Record:
+    """The record with the outlines from which networks are built without the data.
+
+    Args:
+      record: of the run.
+      training: the outline of a batch.
+      evaluated: what `data.ordered` gives.
+    """
+    outlines = {"training": training, "evaluated": evaluated.element_spec[0]}
+    found = {name: specs.written(one) for name, one in outlines.items()}
     whole = None if None in found.values() else found
     return dataclasses.replace(record, batches=whole)
 

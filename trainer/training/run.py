@@ -107,17 +107,16 @@ def assemble(
     examples = data.split(sources, "train")
     record = _settled(choices, task, sources, start)
     schedule = _schedule(choices, examples)
-    task, record = facts.with_prepared(record, task, sources, directory)
+    task, record = facts.with_prepared(record, task, sources.given, directory)
     inputs, state, spec = _built(choices, task, sources)
     record = facts.with_stream(record, inputs, allowed=bool(start.allow_change))
     valid = data.split(sources, "valid") if "valid" in sources else None
     evaluation = _evaluation(choices, task, valid, state)
-    evaluated = data.ordered(examples if valid is None else valid, 1, task)
-    record = facts.with_batches(record, spec, evaluated.element_spec[0])
+    shown = examples if valid is None else valid
+    record = facts.with_batches(record, spec, data.ordered(shown, 1, task))
     best = choices.rules() if evaluation else ()
     reporter = _reporter(choices, directory, schedule, progress)
-    noting = run_record.note_commits(directory)
-    store = Store(directory, choices.retention(), on_commit=noting)
+    store = _store(choices, directory)
     return Run(
         directory=directory,
         record=record,
@@ -169,6 +168,11 @@ def _reporter(
         total_steps=schedule.total,
         batch_size=choices.batch_size,
     )
+
+
+def _store(choices: RunOptions, directory: RunDirectory) -> Store:
+    noting = run_record.note_commits(directory)
+    return Store(directory, choices.retention(), on_commit=noting)
 
 
 def _saver(
