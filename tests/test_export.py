@@ -145,6 +145,8 @@ def test_the_card_tells_what_a_user_should_know(exports, kind):
             "test": "296 examples",
         },
         "compared_examples": 64,
+        "compared_on": "the data",
+        "prepared": {},
     }
 
 

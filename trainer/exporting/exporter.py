@@ -85,15 +85,14 @@ def export(
     if not output:
         RunDirectory(choices.directory()).check_links()
     found = loaded.load(choices, task, entry, reads="if_there")
-    task = found.task
     place = _Place.of(_target(choices, kind, output, entry, found), kind)
     place.check(network_items(found.state.networks))
     make_directory(place.target.parent)
     delete(place.staging)  # of an export that was interrupted
     make_directory(place.staging)
     try:
-        predictor = prediction.Predictor(task, found.state.networks, found.spec())
         networks = network_items(found.state.networks)
+        predictor = prediction.Predictor(found.task, found.state.networks, found.spec())
         files = formats.write(kind, place.staging, networks, predictor)
         plan = roundtrip.Plan(
             kind=kind,

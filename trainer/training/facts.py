@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
+from trainer import data
 from trainer.checkpoint import environment
 from trainer.checkpoint.layout import RunDirectory
 from trainer.checkpoint.manifest import Manifest
@@ -66,14 +67,16 @@ def with_prepared(
     return task, record.with_fact(FACT, digest, allowed=True, problem=told, allow="")
 
 
-def with_batches(record: Record, training: Any, evaluated: tf.data.Dataset) -> Record:
+def with_batches(record: Record, training: Any, examples: Any, task: Task) -> Record:
     """The record with the outlines from which networks are built without the data.
 
     Args:
       record: of the run.
       training: the outline of a batch.
-      evaluated: what `data.ordered` gives.
+      examples: of an evaluation.
+      task: of the run.
     """
+    evaluated = data.ordered(examples, 1, task)
     outlines = {"training": training, "evaluated": evaluated.element_spec[0]}
     found = {name: specs.written(one) for name, one in outlines.items()}
     whole = None if None in found.values() else found

@@ -112,8 +112,7 @@ def assemble(
     record = facts.with_stream(record, inputs, allowed=bool(start.allow_change))
     valid = data.split(sources, "valid") if "valid" in sources else None
     evaluation = _evaluation(choices, task, valid, state)
-    shown = examples if valid is None else valid
-    record = facts.with_batches(record, spec, data.ordered(shown, 1, task))
+    record = facts.with_batches(record, spec, valid or examples, task)
     best = choices.rules() if evaluation else ()
     reporter = _reporter(choices, directory, schedule, progress)
     store = _store(choices, directory)
@@ -123,7 +122,7 @@ def assemble(
         schedule=schedule,
         best=best,
         early_stop=_early_stop(choices, best),
-        max_rewinds=choices.max_rewinds if choices.on_nonfinite == "rewind" else None,
+        max_rewinds=_rewinds(choices),
         save_every_secs=choices.save_every_secs,
         save_overhead=choices.save_overhead,
         state=state,
@@ -136,6 +135,10 @@ def assemble(
         reporter=reporter,
         stop=stop,
     )
+
+
+def _rewinds(choices: RunOptions) -> int | None:
+    return choices.max_rewinds if choices.on_nonfinite == "rewind" else None
 
 
 def _settled(
