@@ -232,12 +232,18 @@ def simpler(path):
     return re.sub(r"\.tmp/.*", ".tmp", path)
 
 
+class Learning(line.Line):
+    def prepare(self, sources):
+        return {"spread": sources["train"]["x"].std()}
+
+
 def test_a_run_directory_is_as_its_format_says(place, monkeypatch):
     """All that ever stands in it is drawn, and all that is drawn stands in it once."""
     run, other, seen = place / "runs" / "line", place / "runs" / "mine", set()
+    learned = place / "runs" / "learned"
 
     def look(name):
-        for root in (run, other):
+        for root in (run, other, learned):
             for path in root.rglob("*"):
                 seen.add(str(path.relative_to(root)) + "/" * path.is_dir())
 
@@ -250,6 +256,7 @@ def test_a_run_directory_is_as_its_format_says(place, monkeypatch):
     with trainer.Keeper(other, tf.train.Checkpoint(x=tf.Variable(0.0))) as keeper:
         keeper.save(5)
         keeper.save(5)
+    trainer.train(Learning(), learned, progress="none", steps=1)
     look("the end")
     # Where an export goes, without making one once more.
     seen.add(f"{RunDirectory(run).export('keras', 30).relative_to(run)}/")

@@ -1,15 +1,18 @@
 """What a task has prepared, as it lies in the run directory: `prepared.npz`.
 
-    found = prepared_file.read(directory, digest)
-    prepared_file.rows(found)       # [{"prepared": "vocabulary", "is": "..."}]
+    >>> import pathlib
+    >>> from trainer.checkpoint import prepared_file
+    >>> given = prepared_file.Prepared({"mapping": [["spread", 0.5]]}, {})
+    >>> prepared_file.write(pathlib.Path("prepared.npz"), given)
+    >>> found = prepared_file.read(pathlib.Path("prepared.npz"), given.digest)
+    >>> prepared_file.rows(found)
+    [{'prepared': 'spread', 'is': '0.5'}]
 
 The outline is JSON. A text, a number, true, false and null stand for themselves; all
-else is an object with one of these entries:
-
-    {"list": [...]}, {"tuple": [...]}, {"mapping": [[name, ...], ...]}
-    {"array": name}, {"scalar": name}      one of the arrays of the file
-    {"texts": name}, {"bytes": hexadecimal}
-    {"layer": class, "config": {...}}      a preprocessing layer of Keras
+else is an object with one entry: `list`, `tuple` and `mapping` hold others, the last
+one as pairs; `array`, `scalar` and `texts` name one of the arrays of the file; `bytes`
+are hexadecimal; `layer` is the class of a preprocessing layer of Keras, and beside it
+stands its `config`.
 """
 
 from __future__ import annotations

@@ -143,13 +143,14 @@ def load(
     """
     if choices.deterministic:
         tf.config.experimental.enable_op_determinism()
-    directory = RunDirectory(choices.directory())
-    record = run_record.read(directory.config) if directory.config.exists() else None
+    record = _record(choices)
     of_choices = record.choices if record else {"facts": {}}
-    prepared = prepared_file.of_run(directory, of_choices)
-    ready = task
-    if prepared is not None:
-        ready = preparation.given(task, directory.prepared, prepared.digest)
+    ready, prepared = task, None
+    if record and prepared_file.FACT in record.choices["facts"]:
+        directory = RunDirectory(choices.directory())
+        prepared = prepared_file.of_run(directory, record.choices)
+        digest = record.choices["facts"][prepared_file.FACT]
+        ready = preparation.given(task, directory.prepared, digest)
     outlines = _outlines(record)
     sources = _sources(choices, task, reads if outlines else "always")
     inputs: Input | None = None
@@ -173,6 +174,14 @@ def load(
     return Restored(
         ready, current, sources, inputs, lengths, batches, recorded, prepared
     )
+
+
+def _record(choices: options.RunOptions) -> run_record.Record | None:
+    """What the run recorded; None where no run is named, or it recorded nothing."""
+    if not choices.run_dir and not choices.task:
+        return None
+    path = RunDirectory(choices.directory()).config
+    return run_record.read(path) if path.exists() else None
 
 
 def _outlines(record: run_record.Record | None) -> dict[str, Any]:

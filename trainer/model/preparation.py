@@ -1,7 +1,14 @@
 """What a task learns from its data before training: once, and then kept.
 
-    task, digest = preparation.begun(task, sources, path, digest="", seed=0)
-    task = preparation.given(task, path, digest)         # every other command
+    >>> import pathlib
+    >>> from line import Line
+    >>> from trainer.model import preparation
+    >>> class Spread(Line):
+    ...     def prepare(self, sources): return {"spread": sources["train"]["x"].max()}
+    >>> task, path = Spread(), pathlib.Path("prepared.npz")
+    >>> _, digest = preparation.begun(task, task.sources(), path, digest="", seed=0)
+    >>> preparation.given(task, path, digest).prepared["spread"]
+    np.float32(1.0)
 
 Whoever prepared it, what a task is given was read back from the file: so it is the same
 at the first start and at each later one.

@@ -1,8 +1,14 @@
 """Arrays and a JSON outline of them in one `.npz`, which NumPy alone can read, too.
 
-    array_archive.write(path, {"mean": {"array": "mean"}}, {"mean": np.zeros([4])})
-    outline, arrays = array_archive.read(path)
-    np.load(path)["mean"]
+    >>> import pathlib
+    >>> import numpy as np
+    >>> from trainer.storage import array_archive
+    >>> path = pathlib.Path("a.npz")
+    >>> array_archive.write(path, {"holds": ["mean"]}, {"mean": np.zeros([2])})
+    >>> array_archive.read(path)
+    ({'holds': ['mean']}, {'mean': array([0., 0.])})
+    >>> np.load(path)["mean"]
+    array([0., 0.])
 
 No pickles are written, and none are read. Nothing is compressed, so a file takes no
 more memory than it takes space.
