@@ -28,13 +28,18 @@ def clean(directory: pathlib.Path) -> list[int]:
       The steps of data files for which neither a manifest nor a mark speaks.
     """
     committed = set(layout.steps(directory))
-    for name in sorted(files.names(directory)):
-        mark = _MARK.fullmatch(name)
-        if mark and int(mark[1]) not in committed:
-            for path in layout.data_files(directory, int(mark[1])):
-                _delete(path)
-        if mark or _TEMPORARY.fullmatch(name):
+    names = sorted(files.names(directory))
+    marks = [mark for name in names if (mark := _MARK.fullmatch(name))]
+    for step in {int(mark[1]) for mark in marks} - committed:
+        for path in layout.data_files(directory, step):
+            _delete(path)
+    for name in names:
+        if _TEMPORARY.fullmatch(name):
             _delete(directory / name)
+    if marks:
+        files.sync(directory)  # what they speak for is gone before them
+    for mark in marks:
+        _delete(directory / mark[0])
     found = (layout.DATA.fullmatch(name) for name in files.names(directory))
     return sorted({int(match[1]) for match in found if match} - committed)
 

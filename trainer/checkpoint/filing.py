@@ -62,6 +62,7 @@ def remove(directory: pathlib.Path, mark: Manifest) -> None:
         files.sync(directory)
     for name in mark.files:
         files.delete(directory / name)
+    files.sync(directory)  # or a power cut could keep them, and not their mark
     files.delete(deleting)
 
 

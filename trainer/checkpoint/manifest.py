@@ -113,7 +113,8 @@ def measure(
 
 
 def write(directory: pathlib.Path, mark: Manifest) -> None:
-    """Commits a checkpoint: from here on it exists."""
+    """Commits a checkpoint whose files are synced: from here on it exists."""
+    files.sync(directory)  # or a power cut could keep its name, and not theirs
     body = {"format": FORMAT, **dataclasses.asdict(mark)}
     body["metrics"] = {k: _from_float(v) for k, v in mark.metrics.items()}
     checked_json.write(layout.manifest_path(directory, mark.step), body)
@@ -167,8 +168,7 @@ def damage(directory: pathlib.Path, mark: Manifest) -> str | None:
             status = path.lstat()
             if not stat.S_ISREG(status.st_mode):
                 return f"{name} is not a regular file"
-            size = status.st_size
-            if size != expected.bytes:
+            if (size := status.st_size) != expected.bytes:
                 return f"{name} has {size} bytes, the manifest says {expected.bytes}"
             if files.checksum(path) != expected.xxh3_128:
                 return f"{name} does not have the checksum that the manifest says"
