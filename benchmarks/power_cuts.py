@@ -62,6 +62,7 @@ OUTCOMES = ("newest", "older", "refused", "LOST", "WRONG")
 FAILURES = OUTCOMES[2:]
 _COLUMNS = ("operations", "cuts", "crashes", *OUTCOMES, "set aside")
 _ROUNDS = 50
+_TOLD_EVERY = 20
 # Scalars that tell of the clock, not of the training.
 _CLOCK = ("speed/", "checkpoint/")
 _SETTINGS: dict[str, Any] = {
@@ -423,7 +424,6 @@ def main() -> int:
             campaign = Campaign(place, act, least=share, seed=choices.seed)
             counts = _run(campaign, name, share, choices.seed)
             counts["operations"] = campaign.operations
-            print(f"{name}: {dict(counts)}", file=sys.stderr, flush=True)
             table.add_row(name, *(str(counts[one] or "") for one in _COLUMNS))
             total += counts
     table.add_row("all", *(str(total[one]) for one in _COLUMNS))
@@ -442,6 +442,8 @@ def _run(
         counts.update({word: 1, "crashes": 1, "cuts": crash.cuts, "set aside": aside})
         if more:
             print(f"{name}, {crash.first}: {word}: {more}", file=sys.stderr, flush=True)
+        if counts["crashes"] % _TOLD_EVERY == 0:
+            print(f"{name}: {dict(counts)}", file=sys.stderr, flush=True)
     return counts
 
 

@@ -304,6 +304,26 @@ def committed(found):
     return steps
 
 
+def test_going_back_loses_nothing_in_any_cut(disk, tmp_path):
+    """What is moved to `abandoned` is there before it leaves its place."""
+    house, held = histories.store(tmp_path, "loss:min:2"), histories.tree()
+    house.prepare()
+    for step in (1, 2, 3):
+        histories.save(house, held, step, {"loss": 1 / step})
+    recorder = disk.Recorder(tmp_path)
+    with recorder.watching():
+        entry = house.upkeep.catalog.home(tmp_path / "recent")[1]
+        house.go_back(entry, held, 1)
+        histories.save(house, held, 2, {"loss": 0.25})
+    for moment, _ in recorder.moments:
+        for found in every_cut(disk, moment, range(6)):
+            assert set(committed(found)) == {1, 2, 3}
+    found = recorder.moments[-1][0].cut("lost", random.Random(0)).files
+    assert {"abandoned/1/recent/ckpt-3.json", "abandoned/1/best/loss/ckpt-3.json"} <= (
+        found.keys()
+    )
+
+
 def test_no_data_are_left_that_nothing_speaks_for(disk, saves):
     """They would be set aside, and stay for ever."""
     moments = [moment for moment, _ in saves]
