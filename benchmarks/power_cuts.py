@@ -9,7 +9,8 @@ bytes that were not synced are dropped, zeroed, torn, or there in any combinatio
 ways to cut are tried after each operation. Each different disk is one crash: it is made
 on disk, the same command is given once more, and it trains to its last step. Then all
 the run directory says is compared with that of the act that nothing interrupted:
-weights, optimizer, metrics, records, choices, curves, the best, what was abandoned.
+weights, optimizer, metrics, records, choices, curves, the best, what was abandoned. All
+of it is in one process, which builds the graphs of an act once (`--fresh`: each time).
 
 newest    it went on from the newest step of which the save had begun
 older     from the one before: that save had not returned
@@ -21,7 +22,8 @@ WRONG     the end differs from that of the act that nothing interrupted
 A cut may leave files of an unfinished act for which no mark speaks, or a manifest
 before its data; a start renames them `*.unclaimed` or `*.damaged`, and never deletes
 them: `set aside` counts the crashes after which there were some. Prints one table;
-exits with 1 if anything was refused, lost or wrong. Allow a second a crash.
+exits with 1 if anything was refused, lost or wrong. Allow a quarter of
+a second of a core per crash.
 """
 
 from __future__ import annotations
@@ -50,13 +52,17 @@ from absl import logging
 from rich import console
 from rich import table as tables
 
-from trainer import task
-from trainer.checkpoint import layout, manifest
+from trainer import data, task
+from trainer.checkpoint import layout, manifest, saver
+from trainer.checkpoint.layout import RunDirectory
 from trainer.checkpoint.store import Store
 from trainer.compat import events
 from trainer.config import options, run_record, start
+from trainer.model import parts
+from trainer.model.progress import Progress
+from trainer.reporting import reporter
 from trainer.storage import failpoints, files
-from trainer.training import loop, preemption
+from trainer.training import facts, loop, preemption, run
 
 OUTCOMES = ("newest", "older", "refused", "LOST", "WRONG")
 FAILURES = OUTCOMES[2:]
@@ -170,6 +176,68 @@ def train(
         return loop.train(choices, Line(), request, start=given, progress="none")
     finally:
         failpoints.point = real
+
+
+class Assembled:
+    """Assembles a run as `training/run.py` does, its graphs once.
+
+    What a start takes from the run directory is taken anew each time. What it builds
+    from code and data alone, the state and the loops, is put back to how it was built:
+    the audit says that training changes nothing besides.
+    """
+
+    def __init__(self) -> None:
+        self._first: run.Run | None = None
+        self._values: dict[str, Any] = {}
+        self._facts: dict[str, Any] = {}
+
+    def __call__(
+        self,
+        choices: options.RunOptions,
+        given: task.Task,
+        stop: preemption.Request,
+        started: start.StartOptions,
+        progress: str,
+    ) -> run.Run:
+        if self._first is None:
+            self._first = run.assemble(choices, given, stop, started, progress)
+            variables = self._first.state.variables()
+            self._values = {name: one.numpy() for name, one in variables.items()}
+            sources = parts.seeded_sources(given, choices.seed)
+            self._facts = facts.of_data(sources, data.split(sources, "train"))
+            return self._first
+        current, directory = self._first.state, RunDirectory(choices.directory())
+        for name, variable in current.variables().items():
+            variable.assign(self._values[name])
+        current.progress = Progress()
+        reported = reporter.Reporter(
+            directory.summaries,
+            progress=progress,
+            total_steps=choices.steps,
+            batch_size=choices.batch_size,
+        )
+        noting = run_record.note_commits(directory)
+        house = Store(directory, choices.retention(), on_commit=noting)
+        return dataclasses.replace(
+            self._first,
+            directory=directory,
+            record=run_record.settle(choices, given.hyperparameters(), self._facts),
+            store=house,
+            saver=saver.Saver(house, current, before=reported.flush),
+            reporter=reported,
+            stop=stop,
+        )
+
+
+@contextlib.contextmanager
+def assembling(assemble: Any) -> Iterator[None]:
+    """Inside, runs are assembled by this."""
+    real = loop.assemble
+    loop.assemble = assemble
+    try:
+        yield
+    finally:
+        loop.assemble = real
 
 
 # What a run directory says.
@@ -294,6 +362,11 @@ class Campaign:
         self.operations = len(moments)
         crashes = _crashes(moments, least, random.Random(seed))
         self.crashes = list(crashes.values())
+        self._assembled = Assembled()
+
+    def begin_anew(self) -> None:
+        """The next start builds everything."""
+        self._assembled = Assembled()
 
     def trial(self, crash: Crash) -> tuple[str, bool, str]:
         """Starts again after a crash.
@@ -306,7 +379,8 @@ class Campaign:
         run_dir = self._place / "run"
         missing = crash.needed - held(run_dir)
         try:
-            outcome = self._scenario.act(run_dir)
+            with assembling(self._assembled):
+                outcome = self._scenario.act(run_dir)
         except Exception as error:
             word = "LOST" if missing else "refused"
             return word, False, f"{type(error).__name__}: {error}"
@@ -410,6 +484,9 @@ def main() -> int:
     parser.add_argument(
         "--scenario", action="append", choices=SCENARIOS, help="only this; repeatable"
     )
+    parser.add_argument(
+        "--fresh", action="store_true", help="build the graphs anew at each start"
+    )
     choices = parser.parse_args()
     logging.set_verbosity(logging.FATAL)
     names = choices.scenario or list(SCENARIOS)
@@ -422,7 +499,7 @@ def main() -> int:
         for name in names:
             place, act = pathlib.Path(directory, name), SCENARIOS[name]
             campaign = Campaign(place, act, least=share, seed=choices.seed)
-            counts = _run(campaign, name, share, choices.seed)
+            counts = _run(campaign, name, choices, share)
             counts["operations"] = campaign.operations
             table.add_row(name, *(str(counts[one] or "") for one in _COLUMNS))
             total += counts
@@ -432,12 +509,14 @@ def main() -> int:
 
 
 def _run(
-    campaign: Campaign, name: str, count: int, seed: int
+    campaign: Campaign, name: str, choices: argparse.Namespace, share: int
 ) -> collections.Counter[str]:
     """The outcomes of so many crashes; says at once what must not be."""
     counts: collections.Counter[str] = collections.Counter()
     gc.freeze()  # Keras collects garbage at each start
-    for crash in sample(campaign.crashes, count, random.Random(seed)):
+    for crash in sample(campaign.crashes, share, random.Random(choices.seed)):
+        if choices.fresh:
+            campaign.begin_anew()
         word, aside, more = campaign.trial(crash)
         counts.update({word: 1, "crashes": 1, "cuts": crash.cuts, "set aside": aside})
         if more:
