@@ -18,12 +18,11 @@ refused   it did not start, or ended with an error
 LOST      a checkpoint that was there before and after the operation is not there,
           or it went on from an older step than one of which the save had returned
 WRONG     the end differs from that of the act that nothing interrupted
+set aside whatever came of it, files were left that the start took for damaged or for
+          nobody's, and renamed: an unfinished act must leave none
 
-A cut may leave files of an unfinished act for which no mark speaks, or a manifest
-before its data; a start renames them `*.unclaimed` or `*.damaged`, and never deletes
-them: `set aside` counts the crashes after which there were some. Prints one table;
-exits with 1 if anything was refused, lost or wrong. Allow a quarter of
-a second of a core per crash.
+Prints one table; exits with 1 if there is anything in the last four columns. Allow a
+quarter of a second of a core per crash.
 """
 
 from __future__ import annotations
@@ -65,8 +64,9 @@ from trainer.storage import failpoints, files
 from trainer.training import facts, loop, preemption, run
 
 OUTCOMES = ("newest", "older", "refused", "LOST", "WRONG")
-FAILURES = OUTCOMES[2:]
+FAILURES = (*OUTCOMES[2:], "set aside")
 _COLUMNS = ("operations", "cuts", "crashes", *OUTCOMES, "set aside")
+_WIDTH = 100
 _ROUNDS = 50
 _TOLD_EVERY = 20
 # Scalars that tell of the clock, not of the training.
@@ -504,7 +504,7 @@ def main() -> int:
             table.add_row(name, *(str(counts[one] or "") for one in _COLUMNS))
             total += counts
     table.add_row("all", *(str(total[one]) for one in _COLUMNS))
-    console.Console().print(table)
+    console.Console(width=_WIDTH).print(table)
     return int(any(total[one] for one in FAILURES))
 
 
