@@ -68,7 +68,7 @@ FAILURES = (*OUTCOMES[2:], "set aside")
 _COLUMNS = ("operations", "cuts", "crashes", *OUTCOMES, "set aside")
 _WIDTH = 100
 _ROUNDS = 50
-_TOLD_EVERY = 20
+_TOLD_EVERY = 100
 # Scalars that tell of the clock, not of the training.
 _CLOCK = ("speed/", "checkpoint/")
 _SETTINGS: dict[str, Any] = {

@@ -18,6 +18,7 @@ import pytest
 import tensorflow as tf
 import xxhash
 
+from trainer.inspection import repair
 from trainer.storage import checked_json, files
 
 OLD, NEW = b"old", b"n" * 1300
@@ -322,6 +323,26 @@ def test_going_back_loses_nothing_in_any_cut(disk, tmp_path):
     assert {"abandoned/1/recent/ckpt-3.json", "abandoned/1/best/loss/ckpt-3.json"} <= (
         found.keys()
     )
+
+
+def test_a_manifest_written_anew_speaks_of_what_is_on_the_disk(disk, tmp_path):
+    """Whoever brought the files back did not sync them."""
+    house, held = histories.store(tmp_path), histories.tree()
+    house.prepare()
+    histories.save(house, held, 1)
+    (tmp_path / "recent/ckpt-1.json").unlink()
+    recorder = disk.Recorder(tmp_path)
+    with recorder.watching():
+        for path in sorted((tmp_path / "recent").glob("ckpt-1.*")):
+            content = path.read_bytes()
+            path.unlink()
+            path.write_bytes(content)
+        files.sync(tmp_path / "recent")
+        assert [row["repaired"] for row in repair.repair(house.directory)] == [True]
+    for moment, _ in recorder.moments:
+        for found in every_cut(disk, moment, range(6)):
+            with_manifest = committed(found)
+    assert with_manifest == [1]
 
 
 def test_no_data_are_left_that_nothing_speaks_for(disk, saves):
