@@ -200,6 +200,30 @@ class Learning(Kind):
         return super().augment({**batch, "y": batch["y"] / scale}, seeds)
 
 
+class Both(Kind):
+    """Two sources in one batch, of batch sizes of their own."""
+
+    def sources(self):
+        home = pathlib.Path(self.root)
+        few = data.memmap({"x": home / "valid/x.npy", "y": home / "valid/y.npy"})
+        pair = {"few": few, "many": {"x": np.load(home / "train/x.npy")}}
+        return {"train": data.Several(pair, batch_sizes={"many": 9}), "valid": few}
+
+    def decode(self, example, seed):
+        return {**example, "x": noisy(example["x"], seed)}
+
+    def augment(self, batch, seeds):
+        many = super().augment(batch["many"], seeds["many"])
+        return {"few": batch["few"], "many": many}
+
+    def values(self, networks, batch, training):
+        if not training:
+            return super().values(networks, batch, training)
+        far = networks(batch["many"]["x"], training=training)[:, 0] ** 2
+        found = super().values(networks, batch["few"], training)
+        return {"loss": found["loss"] + tf.reduce_mean(far), "far": far}
+
+
 class SharedFile(Kind):
     """Opens its file once and moves in it: threads would mix that up."""
 
@@ -302,7 +326,7 @@ class Tfds(Kind):
         return builder.as_data_source("every")
 
 
-READY = [Folder, Records, OnDisk, Series, Lines, Torchlike, Learning]
+READY = [Folder, Records, OnDisk, Series, Lines, Torchlike, Learning, Both]
 PACKAGES = {
     "grain": Grain,
     "torch": Torch,

@@ -31,8 +31,9 @@ class Base(task.Task):
 
     def values(self, networks, batch, training):
         first, *_, last = [tf.cast(one, tf.float32) for one in batch.values()]
-        answers = networks(tf.reshape(first, [len(first), -1]))[:, 0]
-        return {"loss": (answers - tf.reshape(last, [len(last), -1])[:, 0]) ** 2}
+        rows = tf.shape(first)[0]
+        answers = networks(tf.reshape(first, [rows, -1]))[:, 0]
+        return {"loss": (answers - tf.reshape(last, [rows, -1])[:, 0]) ** 2}
 
 
 def write(root):
@@ -83,5 +84,5 @@ def test_a_snippet_of_the_guide_trains(name, tmp_path, monkeypatch):
 def test_every_kind_has_a_snippet():
     assert set(SNIPPETS) == {
         *("arrays", "class", "images", "tfrecords", "memmap", "table", "windows"),
-        *("lines", "prepare"),
+        *("lines", "prepare", "several"),
     }

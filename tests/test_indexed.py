@@ -56,7 +56,16 @@ def batches(inputs, first, count):
 
     with inputs.reading(first, count):
         found = [take(tf.constant(n, tf.int64)) for n in range(first, first + count)]
-    return [{k: v.numpy() for k, v in one.items()} for one in found]
+    return [{k: v.numpy() for k, v in flat(one).items()} for one in found]
+
+
+def flat(batch):
+    """By name; of several sources by `source/name`."""
+    found = {}
+    for name, one in batch.items():
+        inner = one if isinstance(one, dict) else {"": one}
+        found |= {f"{name}/{key}": value for key, value in inner.items()}
+    return {name.rstrip("/"): one for name, one in found.items()}
 
 
 def assert_equal(some, others):

@@ -87,7 +87,9 @@ class Task(abc.ABC):
         """The examples of each split: `train`, `valid` if there is one, others.
 
         Each is a mapping of arrays `[N, ...]` by name, anything with `__len__` and
-        `__getitem__`, a source of `trainer.data`, or a `tf.data.Dataset`.
+        `__getitem__`, a source of `trainer.data`, or a `tf.data.Dataset`. `train` may
+        also be several sources by name, `data.Several`: then the batch and the seeds
+        of `augment` are mappings by these names.
         """
 
     def prepare(self, sources: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from trainer.data.npy_files import memmap
 from trainer.data.pipeline import Shuffled, ordered
 from trainer.data.random import uniform
 from trainer.data.record_files import tfrecords
+from trainer.data.several import Several
 from trainer.data.sources import Arrays, DataError, npz
 from trainer.data.splits import split
 from trainer.data.tables import table
@@ -26,6 +27,7 @@ from trainer.data.windowed import windows
 __all__ = [
     "Arrays",
     "DataError",
+    "Several",
     "Shuffled",
     "SourceError",
     "decode_image",

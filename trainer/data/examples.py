@@ -82,9 +82,7 @@ class Examples:
 
     def ready(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """The batches, prepared ahead of time."""
-        options = tf.data.Options()
-        options.deterministic = True
-        return batches.prefetch(self.prefetched).with_options(options)
+        return ready(batches, self.prefetched)
 
     def _check(self) -> None:
         """Raises `DataError` where batches can't be made of what is read."""
@@ -147,6 +145,13 @@ class Examples:
                 'name: return {"image": image, "label": example["label"]}.'
             )
         return {key: tf.convert_to_tensor(one) for key, one in given.items()}
+
+
+def ready(batches: tf.data.Dataset, count: int) -> tf.data.Dataset:
+    """Batches, so many of them prepared ahead of time, always in their order."""
+    options = tf.data.Options()
+    options.deterministic = True
+    return batches.prefetch(count).with_options(options)
 
 
 def decodes(task: Task) -> bool:

@@ -23,6 +23,7 @@ from trainer.compat.datasets import chain, functions
 from trainer.data import datasets
 from trainer.data.graph_digest import GraphDigest
 from trainer.data.indexed import Indexed
+from trainer.data.several import Several
 from trainer.data.sources import common_length, outline
 from trainer.data.splits import taken
 
@@ -37,7 +38,7 @@ def fingerprint(sources: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
       sources: what `Task.sources` gave.
 
     Returns:
-      By split, an object with:
+      By split, of several sources by `train/name`, an object with:
         length: the number of examples; -1 where it is unknown or there is no end.
         examples: names, dtypes and shapes of an example; of a dataset its parts, too.
         digest: of 64 examples, the first and the last among them, in their order and
@@ -46,10 +47,15 @@ def fingerprint(sources: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
           must not be opened for a look.
         code: digest of the functions of a dataset; empty for others.
     """
-    return {
-        name: _of_split(name, taken(given, name))
-        for name, given in sorted(sources.items())
-    }
+    found: dict[str, dict[str, Any]] = {}
+    for name, given in sorted(sources.items()):
+        one = taken(given, name)
+        if isinstance(one, Several):
+            inner = {f"{name}/{key}": source for key, source in one.sources.items()}
+            found |= {path: _of_split(path, source) for path, source in inner.items()}
+        else:
+            found[name] = _of_split(name, one)
+    return found
 
 
 def _of_split(name: str, given: Any) -> dict[str, Any]:

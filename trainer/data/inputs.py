@@ -11,6 +11,7 @@ from trainer.data.examples import decoded, decodes
 from trainer.data.indexed import Indexed
 from trainer.data.pipeline import Shuffled
 from trainer.data.prepared import Prepared
+from trainer.data.several import Several
 from trainer.data.stream import Stream
 from trainer.task import Task
 
@@ -56,6 +57,6 @@ def training(task: Task, given: Any, *, batch_size: int, seed: int) -> Input:
         if decodes(task):
             given = decoded(task, given.repeat(), seed)
         return Stream(task=task, dataset=given, batch_size=batch_size, seed=seed)
-    if isinstance(given, Indexed) or decodes(task):
+    if isinstance(given, Indexed | Several) or decodes(task):
         return Prepared(task=task, source=given, batch_size=batch_size, seed=seed)
     return Shuffled(task=task, source=given, batch_size=batch_size, seed=seed)

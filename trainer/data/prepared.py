@@ -16,10 +16,10 @@ import tensorflow as tf
 from trainer.compat import autograph
 from trainer.compat.datasets import iterator_resource
 from trainer.data import failures
-from trainer.data.examples import Examples
+from trainer.data.examples import ready
 from trainer.data.indexed import Indexed
-from trainer.data.order import places, shuffled
-from trainer.data.random import augmentation_seeds
+from trainer.data.several import Several
+from trainer.data.walk import walks
 from trainer.task import Source, Task
 
 _OWN_STATE = (tf.resource, tf.variant)
@@ -40,7 +40,7 @@ class Prepared:
         self,
         *,
         task: Task,
-        source: Indexed | Source,
+        source: Indexed | Source | Several,
         batch_size: int,
         seed: int,
         readers: int = 0,
@@ -48,16 +48,15 @@ class Prepared:
     ) -> None:
         """The input of a run; it begins at step 0 until it is asked for another one."""
         self._task = task
-        self._batch_size = batch_size
-        self._seed = seed
-        self._length = len(source)
-        self._examples = Examples(
-            source=source,
-            task=task,
+        self._walks = walks(
+            source,
+            task,
             batch_size=batch_size,
+            seed=seed,
             readers=readers,
             prefetched=prefetched,
         )
+        self._prefetched = prefetched
         self._ahead = False
         plain = self._from(0)
         self._ahead = _is_pure(self._augmented, plain.element_spec)
@@ -108,20 +107,14 @@ class Prepared:
 
     def _from(self, step: int) -> tf.data.Dataset:
         numbers = tf.data.Dataset.range(step, tf.int64.max)
-        batches = self._examples.batches(step, -1, self._places)
+        batches = tf.nest.map_structure(lambda one: one.batches(step), self._walks)
         found = tf.data.Dataset.zip(numbers, batches)
         if self._ahead:
             found = found.map(self._augmented, tf.data.AUTOTUNE, True)
-        return self._examples.ready(found)
-
-    def _places(self, number: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-        indices = shuffled(
-            number, batch_size=size, length=self._length, seed=self._seed
-        )
-        return indices, augmentation_seeds(self._seed, places(number, size))
+        return ready(found, self._prefetched)
 
     def _augmented(self, number: tf.Tensor, batch: Any) -> tuple[tf.Tensor, Any]:
-        seeds = augmentation_seeds(self._seed, places(number, self._batch_size))
+        seeds = tf.nest.map_structure(lambda one: one.seeds(number), self._walks)
         return number, dict(autograph.converted(self._task.augment)(batch, seeds))
 
 

@@ -15,7 +15,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.data import several
 from trainer.data.indexed import Indexed
+from trainer.data.several import Several
 from trainer.data.sources import Arrays, DataError
 
 _KINDS = (
@@ -27,7 +29,8 @@ _KINDS = (
 def split(sources: Mapping[str, Any], name: str) -> Any:
     """The examples of one split: a source, or a `tf.data.Dataset`.
 
-    A mapping of arrays becomes a source, and so does what gives examples by index.
+    A mapping of arrays becomes a source, and so does what gives examples by index. A
+    mapping of sources becomes several in one.
 
     Raises:
       DataError: there is no such split, or it is nothing that can be read.
@@ -36,8 +39,11 @@ def split(sources: Mapping[str, Any], name: str) -> Any:
         raise DataError(
             f"the task has no split {name!r}; it has {', '.join(sorted(sources))}."
         )
-    given = sources[name]
-    return Arrays(given) if isinstance(given, Mapping) else taken(given, name)
+    given = taken(sources[name], name)
+    if isinstance(given, Several):
+        inner = {f"{name}/{key}": one for key, one in given.sources.items()}
+        return given.of({key: split(inner, f"{name}/{key}") for key in given.sources})
+    return Arrays(given) if isinstance(given, Mapping) else given
 
 
 def taken(given: Any, name: str) -> Any:
@@ -46,6 +52,15 @@ def taken(given: Any, name: str) -> Any:
     Raises:
       DataError: it is nothing that can be read.
     """
+    if isinstance(given, Several) or several.is_several(given):
+        return _several(given, name)
+    if isinstance(given, Mapping) and several.is_mixed(given):
+        raise DataError(
+            f"the data of {name!r} hold both arrays and sources: "
+            f"{', '.join(f'{key!r} ({_kind(one)})' for key, one in given.items())}. "
+            f'Expected one of these. Name each source: {{"{name}": {{"labelled": '
+            '{"x": x, "y": y}, "unlabelled": {"x": more}}}.'
+        )
     known = isinstance(given, Mapping | tf.data.Dataset | Indexed)
     if known or (hasattr(given, "gather") and hasattr(given, "__len__")):
         return given
@@ -65,6 +80,27 @@ def taken(given: Any, name: str) -> Any:
             "at least 1. Look at the path or the filter that they come from."
         )
     return Indexed(given, name)
+
+
+def _several(given: Any, name: str) -> Several:
+    found = given if isinstance(given, Several) else Several(given)
+    if name != "train":
+        raise DataError(
+            f"the data of {name!r} are several sources ({', '.join(found.sources)}). "
+            "Expected one: batches are made of several in training only. Give each a "
+            f'split of its own: {{"{name}": ..., "{name}_{list(found.sources)[-1]}": '
+            "...}."
+        )
+    inner = {}
+    for key, one in found.sources.items():
+        if isinstance(one, tf.data.Dataset | Several) or several.is_several(one):
+            raise DataError(
+                f"the data of '{name}/{key}' are a {_kind(one)}. Expected arrays by "
+                "name, or examples by index: several sources are read from the middle. "
+                f'Give what it reads from: data.Several({{"{key}": source, ...}}).'
+            )
+        inner[key] = taken(one, f"{name}/{key}")
+    return found.of(inner)
 
 
 def _problem(given: Any, name: str) -> str:

@@ -100,7 +100,7 @@ def export(
             task=choices.task,
             settings=choices.set,
             package=package,
-            **place.prepared(found.prepared),
+            **place.prepared(found.known.prepared),
         )
         inputs, expected = _sample(found, predictor)
         difference = roundtrip.compare(plan, inputs, expected)

@@ -61,7 +61,7 @@ def describe(
         "parameters": {name: one.count_params() for name, one in networks.items()},
         "data": {name: f"{n} examples" for name, n in found.lengths.items()},
         "compared_on": "the data" if found.sources else "made-up examples",
-        "prepared": _prepared(found.prepared),
+        "prepared": _prepared(found.known.prepared),
         "versions": environment.versions(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

@@ -26,13 +26,13 @@ import tensorflow as tf
 from absl import logging
 
 from trainer import data
-from trainer.checkpoint import catalog, prepared_file
-from trainer.checkpoint.layout import RunDirectory
-from trainer.checkpoint.prepared_file import Prepared
-from trainer.config import options, run_record
-from trainer.data import specs
+from trainer.checkpoint import catalog
+from trainer.config import options
 from trainer.data.inputs import Input
-from trainer.model import loading, parts, preparation
+from trainer.data.several import Several, steps_per_epoch
+from trainer.inference import recorded
+from trainer.inference.recorded import Recorded
+from trainer.model import loading, parts
 from trainer.model.state import State
 from trainer.task import Task
 
@@ -50,10 +50,8 @@ class Restored:
       sources: of the task; none where the data were not read.
       inputs: the batches that training sees; None where the data were not read.
       lengths: of the splits that have one.
-      batches: of training in an epoch; 100 of a stream, which has none.
-      recorded: the outline of a batch that is evaluated, as the run recorded it; None
-        where it did not.
-      prepared: what the task has prepared, as the run directory holds it.
+      batches: of training in an epoch; 100 where that is unknown.
+      known: what the run recorded of its data.
     """
 
     task: Task
@@ -62,8 +60,7 @@ class Restored:
     inputs: Input | None
     lengths: Mapping[str, int]
     batches: int
-    recorded: Mapping[str, tf.TensorSpec] | None
-    prepared: Prepared | None
+    known: Recorded
 
     def examples(
         self,
@@ -103,8 +100,8 @@ class Restored:
 
     def spec(self) -> dict[str, tf.TensorSpec]:
         """The outline of a batch, before any augmentation."""
-        if not self.sources and self.recorded is not None:
-            return dict(self.recorded)
+        if not self.sources and self.known.evaluated is not None:
+            return dict(self.known.evaluated)
         split = "valid" if "valid" in self.sources else "train"
         outline: dict[str, tf.TensorSpec] = dict(
             data.ordered(self._split(split), 1, self.task).element_spec[0]
@@ -117,7 +114,14 @@ class Restored:
                 f"--split={name}: the task has no such split."
                 f"{options.suggest(name, self.sources)}"
             )
-        return data.split(self.sources, name)
+        found = data.split(self.sources, name)
+        if isinstance(found, Several):
+            raise options.ConfigError(
+                f"--split={name} is several sources ({', '.join(found.sources)}), and "
+                "an evaluation or a prediction reads one. Give the task a split "
+                "'valid'."
+            )
+        return found
 
 
 def load(
@@ -143,54 +147,20 @@ def load(
     """
     if choices.deterministic:
         tf.config.experimental.enable_op_determinism()
-    record = _record(choices)
-    of_choices = record.choices if record else {"facts": {}}
-    ready, prepared = task, None
-    if record and prepared_file.FACT in record.choices["facts"]:
-        directory = RunDirectory(choices.directory())
-        prepared = prepared_file.of_run(directory, record.choices)
-        digest = record.choices["facts"][prepared_file.FACT]
-        ready = preparation.given(task, directory.prepared, digest)
-    outlines = _outlines(record)
-    sources = _sources(choices, task, reads if outlines else "always")
-    inputs: Input | None = None
-    if sources:
-        inputs, current, _ = parts.build(
-            ready,
-            sources,
-            batch_size=choices.batch_size,
-            seed=choices.seed,
-            ema=choices.ema,
-        )
-    else:
-        current = parts.without_data(
-            ready, outlines["training"], seed=choices.seed, ema=choices.ema
-        )
+    known = recorded.of(choices)
+    ready = recorded.given(task, choices, known)
+    sources = _sources(choices, task, reads if known.training else "always")
+    inputs, current = _built(choices, ready, sources, known)
     loading.load_networks(entry, current)
-    lengths = _lengths(sources, of_choices["facts"].get("data", {}))
-    length = lengths.get("train")
-    batches = math.ceil(length / choices.batch_size) if length else _OF_STREAM
-    recorded = outlines.get("evaluated")
     return Restored(
-        ready, current, sources, inputs, lengths, batches, recorded, prepared
+        task=ready,
+        state=current,
+        sources=sources,
+        inputs=inputs,
+        lengths=_lengths(sources) if sources else known.lengths,
+        batches=_batches(sources, choices.batch_size),
+        known=known,
     )
-
-
-def _record(choices: options.RunOptions) -> run_record.Record | None:
-    """What the run recorded; None where no run is named, or it recorded nothing."""
-    if not choices.run_dir and not choices.task:
-        return None
-    path = RunDirectory(choices.directory()).config
-    return run_record.read(path) if path.exists() else None
-
-
-def _outlines(record: run_record.Record | None) -> dict[str, Any]:
-    """The outlines of batches that a run recorded; nothing, if it did not."""
-    try:
-        found = specs.read(record.batches or {}) if record else {}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        found = {}
-    return found if {"training", "evaluated"} <= found.keys() else {}
 
 
 def _sources(
@@ -212,11 +182,33 @@ def _sources(
         return {}
 
 
-def _lengths(sources: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, int]:
-    """How many examples the splits have, or had when the run began."""
+def _built(
+    choices: options.RunOptions,
+    task: Task,
+    sources: Mapping[str, Any],
+    known: Recorded,
+) -> tuple[Input | None, State]:
+    seed, ema = choices.seed, choices.ema
     if not sources:
-        return {k: one["length"] for k, one in facts.items() if one["length"] > 0}
+        return None, parts.without_data(task, known.training, seed=seed, ema=ema)
+    size = choices.batch_size
+    found = parts.build(task, sources, batch_size=size, seed=seed, ema=ema)
+    return found[:2]
+
+
+def _batches(sources: Mapping[str, Any], batch_size: int) -> int:
+    train = data.split(sources, "train") if sources else None
+    if train is None or isinstance(train, tf.data.Dataset):
+        return _OF_STREAM
+    return math.ceil(steps_per_epoch(train, batch_size))
+
+
+def _lengths(sources: Mapping[str, Any]) -> dict[str, int]:
+    """How many examples the splits have."""
     found = {name: data.split(sources, name) for name in sources}
+    if isinstance(train := found.get("train"), Several):
+        del found["train"]
+        found |= {f"train/{name}": one for name, one in train.sources.items()}
     return {k: len(v) for k, v in found.items() if not isinstance(v, tf.data.Dataset)}
 
 

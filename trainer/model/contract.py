@@ -56,7 +56,9 @@ def checked_values(
       TaskError: a value is not one number an example, or has an unusable name.
     """
     values = {}
-    size = next(iter(batch.values())).shape[0]
+    first = next(iter(batch.values()))
+    # Of several sources, each value has the size of any of them.
+    size = None if isinstance(first, Mapping) else first.shape[0]
     given = autograph.converted(task.values)(networks, batch, training)
     for name, value in given.items():
         value = _checked_value(task, name, value, size)

@@ -143,11 +143,13 @@ class EvaluationLoop:
 def add(sums: Sums, values: Sums, counts: tf.Tensor) -> Sums:
     """Adds the values of the rows that count, in double precision."""
     first = next(iter(values.values()))
+    added = {}
+    for name, value in values.items():
+        rows = tf.broadcast_to(counts, tf.shape(value))
+        total = tf.reduce_sum(tf.where(rows, tf.cast(value, tf.float64), 0.0))
+        if value.shape != first.shape:  # of another one of several sources
+            total *= first.shape[0] / value.shape[0]
+        added[name] = sums[name] + total
     counts = tf.broadcast_to(counts, tf.shape(first))
-    added = {
-        name: sums[name]
-        + tf.reduce_sum(tf.where(counts, tf.cast(value, tf.float64), 0.0))
-        for name, value in values.items()
-    }
     added["examples"] = sums["examples"] + tf.reduce_sum(tf.cast(counts, tf.float64))
     return added

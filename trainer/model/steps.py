@@ -25,7 +25,7 @@ of the framework is here.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, final
 
 import keras
@@ -118,7 +118,7 @@ class TrainLoop:
             return "Lower the learning rate, clip the gradients, or look at the data"
         found = [
             f"{name!r} in {count} of {len(one)} examples"
-            for name, one in batch.items()
+            for name, one in _flat(batch).items()
             if (count := _bad_rows(one))
         ]
         if found:
@@ -212,6 +212,15 @@ class TrainLoop:
         traced = tf.function(trace, autograph=False)
         traced.get_concrete_function(tf.TensorSpec([], tf.int64))
         return list({id(one): one for one in reached}.values())
+
+
+def _flat(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Tensors by name; of several sources by `source/name`."""
+    found: dict[str, Any] = {}
+    for name, one in batch.items():
+        inner = _flat(one) if isinstance(one, Mapping) else {"": one}
+        found |= {f"{name}/{key}".rstrip("/"): value for key, value in inner.items()}
+    return found
 
 
 def _bad_rows(one: Any) -> int:

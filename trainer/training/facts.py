@@ -25,6 +25,7 @@ from trainer.data import fingerprint, specs
 from trainer.data.datasets import describe
 from trainer.data.inputs import Input
 from trainer.data.prepared import Prepared
+from trainer.data.several import Several
 from trainer.data.stream import Stream
 from trainer.model import preparation
 from trainer.model.fingerprint import digest
@@ -41,7 +42,10 @@ def of_data(sources: Any, examples: Any) -> dict[str, Any]:
       examples: the split `train`.
     """
     streamed = isinstance(examples, tf.data.Dataset)
-    outline = describe(examples) if streamed else f"{len(examples)} examples"
+    if isinstance(examples, Several):
+        outline = examples.outline()
+    else:
+        outline = describe(examples) if streamed else f"{len(examples)} examples"
     return {"train_data": outline, "data": fingerprint.fingerprint(sources)}
 
 
@@ -76,6 +80,8 @@ def with_batches(record: Record, training: Any, examples: Any, task: Task) -> Re
       examples: of an evaluation.
       task: of the run.
     """
+    if isinstance(examples, Several):  # then there is no evaluation
+        return dataclasses.replace(record, batches=None)
     evaluated = data.ordered(examples, 1, task)
     outlines = {"training": training, "evaluated": evaluated.element_spec[0]}
     found = {name: specs.written(one) for name, one in outlines.items()}

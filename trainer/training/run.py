@@ -21,6 +21,7 @@ from trainer.checkpoint.store import Store
 from trainer.config import options, run_record
 from trainer.config.options import ConfigError, RunOptions
 from trainer.config.start import StartOptions
+from trainer.data import several
 from trainer.data.inputs import Input
 from trainer.model import parts
 from trainer.model.state import State
@@ -114,7 +115,7 @@ def assemble(
     evaluation = _evaluation(choices, task, valid, state)
     record = facts.with_batches(record, spec, valid or examples, task)
     best = choices.rules() if evaluation else ()
-    reporter = _reporter(choices, directory, schedule, progress)
+    reporter = _reporter(choices, directory, schedule, progress, examples)
     store = _store(choices, directory)
     return Run(
         directory=directory,
@@ -163,13 +164,17 @@ def _built(
 
 
 def _reporter(
-    choices: RunOptions, directory: RunDirectory, schedule: Schedule, progress: str
+    choices: RunOptions,
+    directory: RunDirectory,
+    schedule: Schedule,
+    progress: str,
+    examples: Any,
 ) -> Reporter:
     return Reporter(
         directory.summaries,
         progress=progress,
         total_steps=schedule.total,
-        batch_size=choices.batch_size,
+        batch_size=several.rows(examples, choices.batch_size),
     )
 
 
@@ -198,7 +203,7 @@ def _schedule(choices: RunOptions, examples: Any) -> Schedule:
             )
         total, evaluate = choices.steps, choices.evaluate_every_steps
     else:
-        epoch = len(examples) / choices.batch_size
+        epoch = several.steps_per_epoch(examples, choices.batch_size)
         # 2.2 epochs of 25 steps are 55, not the 56 of 55.00000000000001.
         total = choices.steps or math.ceil(round(choices.epochs * epoch, 6))
         evaluate = choices.evaluate_every_steps or math.ceil(epoch)
