@@ -67,9 +67,9 @@ class ExampleOptions(Checked):
     data: str = option(
         "",
         COMMAND,
-        "FILE.npz",
-        "File with the examples to use instead of --split: one array per input, one "
-        "row per example.",
+        "PATH",
+        "Examples to use instead of --split: an .npz, .csv, .jsonl or .parquet with "
+        "what the networks take, or a folder of images.",
     )
 
 

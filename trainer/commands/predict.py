@@ -3,7 +3,7 @@
 Without --output the predictions go to stdout: one JSON object per example and
 line, or with --format=json one list.
 
-    python run.py predict --run_dir=runs/digits --data=mine.npz --output=mine.jsonl
+    python run.py predict --run_dir=runs/digits --data=mine.npz --output=mine.csv
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class PredictOptions(Checked):
         "",
         COMMAND,
         "FILE",
-        "File to write: arrays if it ends with .npz, else one JSON object per line.",
+        "File to write: .npz, .csv or .parquet, else one JSON object per line.",
         absent="stdout",
     )
 
@@ -77,13 +77,11 @@ def run(asked: Asked, package: str) -> int:
 
 def _write(output: pathlib.Path, predicted: Iterable[Any]) -> int:
     """Writes all predictions; gives their number."""
-    from trainer.model import prediction
+    from trainer.model import prediction_files
 
     files.make_directory(output.parent)
     with files.replacing(output) as temporary:
-        if output.suffix == ".npz":
-            return prediction.write_npz(temporary, predicted)
-        return _write_lines(temporary, prediction.as_lines(predicted))
+        return prediction_files.write(temporary, output.name, predicted)
 
 
 def _print(lines: Iterable[str], as_document: bool) -> None:
@@ -92,12 +90,3 @@ def _print(lines: Iterable[str], as_document: bool) -> None:
         return
     for line in lines:
         console.say(line)
-
-
-def _write_lines(path: pathlib.Path, lines: Iterable[str]) -> int:
-    count = 0
-    with path.open("w", encoding="utf-8") as file:
-        for line in lines:
-            file.write(line + "\n")
-            count += 1
-    return count

@@ -37,6 +37,8 @@ class Record:
       committed: the step of its first checkpoint; None before there is one.
       batches: the outlines of a batch, in training and in an evaluation, as
         `data.specs` writes them; None where they are not known.
+      recipe: how examples of the user's own are read like the task's; None: it has
+        none.
     """
 
     choices: Mapping[str, Any]
@@ -44,6 +46,7 @@ class Record:
     lineages: tuple[Mapping[str, Any], ...] = ()
     committed: int | None = None
     batches: Mapping[str, Any] | None = None
+    recipe: Mapping[str, Any] | None = None
 
     def noted(self, **changed: Any) -> Record:
         """The record with one more entry of what a resume changed."""
@@ -159,10 +162,11 @@ def read(path: pathlib.Path) -> Record:
         committed = body.get("committed")
         if committed is not None and type(committed) is not int:
             raise TypeError("its committed is no step")
-        batches = body.get("batches")
-        if batches is not None and not isinstance(batches, dict):
-            raise TypeError("its batches are no object")
-        return Record(choices, changes, lineages, committed, batches)
+        batches, recipe = body.get("batches"), body.get("recipe")
+        for one in (batches, recipe):
+            if one is not None and not isinstance(one, dict):
+                raise TypeError("its batches or its recipe are no object")
+        return Record(choices, changes, lineages, committed, batches, recipe)
     except (
         OSError,
         ValueError,

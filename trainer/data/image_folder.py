@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Mapping, Sequence
+from typing import Any, final
 
 import tensorflow as tf
 import xxhash
@@ -53,6 +53,11 @@ class Images:
 
     def __getitem__(self, index: int) -> dict[str, object]:
         return {"image": self.paths[index].read_bytes(), "label": self.labels[index]}
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """How another folder is read as this one was; JSON."""
+        return {"kind": "images", "classes": list(self.classes)}
 
     def fingerprint(self) -> str:
         """The names and sizes of all files."""
@@ -102,6 +107,34 @@ def images(
             f"{root}/cat/1.jpg ({', '.join(_KINDS)}). Sort the images into folders."
         )
     return Images(names, [path for path, _ in found], [label for _, label in found])
+
+
+def like(directory: str | os.PathLike[str], recipe: Mapping[str, Any]) -> Images:
+    """The images of another folder, in one folder per class or in none.
+
+    Args:
+      directory: of the images.
+      recipe: of the `Images` whose classes count. What is in a folder of another name,
+        or in none, has the label -1.
+
+    Raises:
+      DataError: it holds no images.
+    """
+    root, names = pathlib.Path(directory), list(recipe["classes"])
+    below = [pathlib.PurePath(name) for name in files(root)]
+    if not below:
+        raise DataError(
+            f"{root} holds no images. Expected files such as {root}/1.jpg "
+            f"({', '.join(_KINDS)}), or folders of them. Check the path."
+        )
+    labels = [names.index(p.parts[0]) if p.parts[0] in names else -1 for p in below]
+    return Images(names, [root / one for one in below], labels)
+
+
+def files(root: pathlib.Path) -> list[str]:
+    """The paths of the images below a folder, in the order in which `like` has them."""
+    found = [one for one in sorted(root.rglob("*")) if one.suffix.lower() in _KINDS]
+    return [one.relative_to(root).as_posix() for one in found if one.is_file()]
 
 
 def decode_image(

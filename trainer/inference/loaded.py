@@ -30,7 +30,7 @@ from trainer.checkpoint import catalog
 from trainer.config import options
 from trainer.data.inputs import Input
 from trainer.data.several import Several, steps_per_epoch
-from trainer.inference import recorded
+from trainer.inference import own_examples, recorded
 from trainer.inference.recorded import Recorded
 from trainer.model import loading, parts
 from trainer.model.state import State
@@ -75,7 +75,8 @@ class Restored:
         Args:
           batch_size: of all but the last.
           split: of the task's data.
-          given: an `.npz`, or arrays `[N, ...]` by name, to use instead; "" for none.
+          given: a file or a folder (`own_examples`), or arrays `[N, ...]` by name, to
+            use instead; "" for none.
           names: what these must have; everything, if None.
 
         Raises:
@@ -87,7 +88,14 @@ class Restored:
         spec = self.spec()
         wanted = list(spec if names is None else names)
         place = given if isinstance(given, str) else "the examples"
-        arrays = data.npz(given, wanted) if isinstance(given, str) else given
+        arrays: Any = given
+        if isinstance(given, str):
+            found = own_examples.read(given, self.task, self.known.recipe, spec, wanted)
+            if found.source is not None:
+                if names is None:
+                    own_examples.check_labelled(found, given)
+                return self._decoded(found.source, given, batch_size)
+            arrays = found.arrays
         if missing := [name for name in wanted if name not in arrays]:
             raise data.DataError(
                 f"{place} have no array {missing[0]!r}; expected {', '.join(wanted)}."
@@ -107,6 +115,19 @@ class Restored:
             data.ordered(self._split(split), 1, self.task).element_spec[0]
         )
         return outline
+
+    def _decoded(self, source: Any, given: str, batch_size: int) -> tf.data.Dataset:
+        try:
+            return data.ordered(source, batch_size, self.task)
+        except Exception as error:
+            missing = own_examples.looked_up(error)
+            if not missing:
+                raise
+            raise data.DataError(
+                f"{given} has no column {missing}, which decode() looks up. "
+                "Expected the columns of the task's own data. Add it, or look it up "
+                f"where it is there only: if {missing} in example."
+            ) from error
 
     def _split(self, name: str) -> Any:
         if name not in self.sources:
@@ -157,7 +178,7 @@ def load(
         state=current,
         sources=sources,
         inputs=inputs,
-        lengths=_lengths(sources) if sources else known.lengths,
+        lengths=recorded.lengths(sources) if sources else known.lengths,
         batches=_batches(sources, choices.batch_size),
         known=known,
     )
@@ -201,15 +222,6 @@ def _batches(sources: Mapping[str, Any], batch_size: int) -> int:
     if train is None or isinstance(train, tf.data.Dataset):
         return _OF_STREAM
     return math.ceil(steps_per_epoch(train, batch_size))
-
-
-def _lengths(sources: Mapping[str, Any]) -> dict[str, int]:
-    """How many examples the splits have."""
-    found = {name: data.split(sources, name) for name in sources}
-    if isinstance(train := found.get("train"), Several):
-        del found["train"]
-        found |= {f"train/{name}": one for name, one in train.sources.items()}
-    return {k: len(v) for k, v in found.items() if not isinstance(v, tf.data.Dataset)}
 
 
 def _fitting(path: str, name: str, array: np.ndarray, spec: tf.TensorSpec) -> Any:

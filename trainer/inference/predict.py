@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from trainer.checkpoint import catalog
 from trainer.config import options
-from trainer.inference import loaded
+from trainer.inference import loaded, own_examples
 from trainer.model import prediction
 from trainer.task import Task
 
@@ -27,10 +29,12 @@ def predict_examples(
       task: of the run.
       entry: the checkpoint.
       split: of the task's data.
-      examples: an `.npz`, or arrays `[N, ...]` by name, to use instead; "" for none.
+      examples: a file or a folder, or arrays `[N, ...]` by name, to use instead; ""
+        for none.
 
     Yields:
-      Arrays `[B, ...]` by name, every example exactly once and in order.
+      Arrays `[B, ...]` by name, every example exactly once and in order. For a folder
+      of images, `file` is the path of each in it.
 
     Raises:
       options.ConfigError: the task has no such split.
@@ -45,5 +49,10 @@ def predict_examples(
     batches = found.examples(
         choices.eval_batch_size, split=split, given=examples, names=predictor.inputs
     )
+    files, first = own_examples.files(examples), 0
     for _, predicted in predictor.run(batches):
+        if files and "file" not in predicted:
+            last = first + len(next(iter(predicted.values())))
+            predicted = {"file": np.array(files[first:last], "S"), **predicted}
+            first = last
         yield predicted

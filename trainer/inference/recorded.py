@@ -13,11 +13,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import tensorflow as tf
+
+from trainer import data
 from trainer.checkpoint import prepared_file
 from trainer.checkpoint.layout import RunDirectory
 from trainer.checkpoint.prepared_file import Prepared
 from trainer.config import options, run_record
 from trainer.data import specs
+from trainer.data.several import Several
 from trainer.model import preparation
 from trainer.task import Task
 
@@ -31,12 +35,14 @@ class Recorded:
       evaluated: the same of one that is evaluated.
       lengths: of the splits that have one.
       prepared: what the task has prepared; None: nothing.
+      recipe: how images or tables are read as the task's own are; None: it has none.
     """
 
     training: Any = None
     evaluated: Any = None
     lengths: Mapping[str, int] = dataclasses.field(default_factory=dict)
     prepared: Prepared | None = None
+    recipe: Mapping[str, Any] | None = None
 
 
 def of(choices: options.RunOptions) -> Recorded:
@@ -52,13 +58,14 @@ def of(choices: options.RunOptions) -> Recorded:
         return Recorded()
     record = run_record.read(directory.config)
     splits = record.choices["facts"].get("data", {})
-    lengths = {name: one["length"] for name, one in splits.items()}
+    counts = {name: one["length"] for name, one in splits.items()}
     outlines = _outlines(record)
     return Recorded(
         training=outlines.get("training"),
         evaluated=outlines.get("evaluated"),
-        lengths={name: length for name, length in lengths.items() if length > 0},
+        lengths={name: count for name, count in counts.items() if count > 0},
         prepared=prepared_file.of_run(directory, record.choices),
+        recipe=record.recipe,
     )
 
 
@@ -68,6 +75,15 @@ def given(task: Task, choices: options.RunOptions, found: Recorded) -> Task:
         return task
     path = RunDirectory(choices.directory()).prepared
     return preparation.given(task, path, found.prepared.digest)
+
+
+def lengths(sources: Mapping[str, Any]) -> dict[str, int]:
+    """How many examples the splits have."""
+    found = {name: data.split(sources, name) for name in sources}
+    if isinstance(train := found.get("train"), Several):
+        del found["train"]
+        found |= {f"train/{name}": one for name, one in train.sources.items()}
+    return {k: len(v) for k, v in found.items() if not isinstance(v, tf.data.Dataset)}
 
 
 def _outlines(record: run_record.Record) -> dict[str, Any]:

@@ -7,6 +7,7 @@ is refused or told before the first step.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,6 +88,17 @@ def with_batches(record: Record, training: Any, examples: Any, task: Task) -> Re
     found = {name: specs.written(one) for name, one in outlines.items()}
     whole = None if None in found.values() else found
     return dataclasses.replace(record, batches=whole)
+
+
+def with_recipe(record: Record, sources: Mapping[str, Any]) -> Record:
+    """The record with how images or tables are read, for `predict --data`."""
+    examples = sources.get("valid", sources["train"])
+    recipe = getattr(examples, "recipe", None)
+    try:
+        recipe = json.loads(json.dumps(recipe))
+    except (TypeError, ValueError):  # categories that are dates, for one
+        recipe = None
+    return dataclasses.replace(record, recipe=recipe)
 
 
 def with_stream(record: Record, inputs: Input, *, allowed: bool) -> Record:

@@ -143,12 +143,14 @@ def _rewinds(choices: RunOptions) -> int | None:
 
 
 def _settled(
-    choices: RunOptions, task: Task, sources: Mapping[str, Any], start: StartOptions
+    choices: RunOptions, task: Task, sources: parts.Sources, start: StartOptions
 ) -> run_record.Record:
     examples = data.split(sources, "train")
     known = facts.of_data(sources, examples)
-    allowed = start.allow_change
-    return run_record.settle(choices, task.hyperparameters(), known, allowed=allowed)
+    record = run_record.settle(
+        choices, task.hyperparameters(), known, allowed=start.allow_change
+    )
+    return facts.with_recipe(record, sources.given)
 
 
 def _built(
