@@ -333,6 +333,23 @@ def test_tracking_save_as_and_table_marks(tmp_path):
     assert saved.get_tensor(key).tolist() == [b"a"]
 
 
+def test_datasets_batch_size():
+    numbers = tf.data.Dataset.range(9)
+    for made in (numbers.batch(4), numbers.padded_batch(4)):
+        assert datasets.batch_size(made) == 4
+    assert datasets.batch_size(numbers.batch(4, num_parallel_calls=2)) == 4
+    assert datasets.batch_size(numbers) == 0
+
+
+def test_datasets_stops_on_empty():
+    sample = tf.data.Dataset.sample_from_datasets
+    pair = [tf.data.Dataset.range(9), tf.data.Dataset.range(9)]
+    for stops in (False, True):
+        made = sample(pair, stop_on_empty_dataset=stops)
+        assert datasets.stops_on_empty(made) == stops
+    assert not datasets.stops_on_empty(pair[0])
+
+
 def test_datasets_filename(tmp_path):
     numbers = tf.data.Dataset.range(3)
     assert datasets.filename(numbers.cache(str(tmp_path / "x"))) == str(tmp_path / "x")

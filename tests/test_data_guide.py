@@ -73,6 +73,7 @@ def test_a_snippet_of_the_guide_trains(name, tmp_path, monkeypatch):
     x, y = write(tmp_path)
     names = {"data": data, "np": np, "tf": tf, "pathlib": pathlib, "X": x, "Y": y}
     names["keras"] = keras
+    names["keras"] = keras
     body = SNIPPETS[name].partition("def sources")
     exec(body[0], names)
     methods = textwrap.indent("".join(body[1:]), "    ")
@@ -84,5 +85,5 @@ def test_a_snippet_of_the_guide_trains(name, tmp_path, monkeypatch):
 def test_every_kind_has_a_snippet():
     assert set(SNIPPETS) == {
         *("arrays", "class", "images", "tfrecords", "memmap", "table", "windows"),
-        *("lines", "prepare", "several"),
+        *("lines", "prepare", "several", "utility"),
     }

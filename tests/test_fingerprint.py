@@ -15,7 +15,7 @@ import tasks
 import tensorflow as tf
 
 from trainer import data
-from trainer.data import stream
+from trainer.data import adapt, stream
 from trainer.data.fingerprint import digest, fingerprint, sample
 from trainer.model import fingerprint as code
 from trainer.model import steps
@@ -351,7 +351,10 @@ def test_what_must_not_be_opened_for_a_look_is_not(tmp_path):
 def test_the_check_of_a_stream_gives_the_digest_of_its_first_batch():
     def checked(dataset):
         return stream.Stream(
-            task=tasks.Plain(), dataset=dataset, batch_size=4, seed=0
+            task=tasks.Plain(),
+            given=adapt.adapted(dataset, "train"),
+            batch_size=4,
+            seed=0,
         ).check()
 
     assert checked(streamed()) == checked(streamed())

@@ -385,7 +385,7 @@ def test_a_dataset_is_decoded_as_well(tmp_path):
             return {"x": example["x"] / 2, "y": example["y"]}
 
     one = Halved()
-    sources = one.sources()
+    sources = {k: data.split(one.sources(), k) for k in ("train", "valid")}
     inputs = training(one, sources["train"], batch_size=4, seed=0)
     assert set(inputs.iterator.element_spec) == {"x", "y"}
     for batch, _ in data.ordered(sources["valid"], 4, one):

@@ -11,7 +11,7 @@ import tasks
 import tensorflow as tf
 
 from trainer import data
-from trainer.data import stream
+from trainer.data import adapt, stream
 from trainer.model import evaluation, prediction, steps
 from trainer.model.contract import network_items
 from trainer.task import Task, TaskError
@@ -653,7 +653,7 @@ def test_branches_and_loops_over_tensors_work_in_all_that_a_task_gives():
     dataset = tf.data.Dataset.from_tensor_slices({"x": x})
     for inputs in (
         data.Shuffled(source=Rows(x), **given),
-        stream.Stream(dataset=dataset, **given),
+        stream.Stream(given=adapt.adapted(dataset, "train"), **given),
     ):
         shown = np.sort(first(inputs)["x"].numpy(), axis=0)
         np.testing.assert_array_equal(shown, clipped_by_numpy(x))

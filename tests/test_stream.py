@@ -11,7 +11,7 @@ from trainer import data
 from trainer.checkpoint import catalog
 from trainer.checkpoint.layout import RunDirectory
 from trainer.config import options
-from trainer.data import stream
+from trainer.data import adapt, stream
 from trainer.inspection import diff
 from trainer.model import audit
 
@@ -166,7 +166,10 @@ def test_a_stopped_run_on_a_stream_is_resumed_exactly(straight, tmp_path):
 
 def test_the_stream_goes_round_and_every_batch_is_full():
     endless = stream.Stream(
-        task=tasks.Plain(), dataset=examples(10), batch_size=4, seed=0
+        task=tasks.Plain(),
+        given=adapt.adapted(examples(10), "train"),
+        batch_size=4,
+        seed=0,
     )
     x = tasks.examples(train=10)["train"]["x"]
     for step in range(6):
@@ -178,7 +181,10 @@ def test_the_stream_goes_round_and_every_batch_is_full():
 def test_the_augmentation_hangs_on_the_step_and_the_seed_alone():
     def noise(seed, step):
         endless = stream.Stream(
-            task=Streamed(), dataset=examples(8), batch_size=8, seed=seed
+            task=Streamed(),
+            given=adapt.adapted(examples(8), "train"),
+            batch_size=8,
+            seed=seed,
         )
         batch = endless.batch(tf.constant(step, tf.int64))
         return batch["x"].numpy() - tasks.examples(train=8)["train"]["x"]
@@ -281,14 +287,28 @@ def test_a_stream_that_changes_a_variable_is_refused(tmp_path):
     ],
     ids=["epochs", "epochs and a distance of evaluations", "no distance"],
 )
-def test_a_stream_has_no_epochs(tmp_path, choices):
+@pytest.mark.parametrize(
+    ("dataset", "text"),
+    [
+        (
+            examples().repeat(),
+            "the training data is a stream without an end, so it has no epochs: give "
+            "--steps=N and --evaluate_every_steps=N, or leave out repeat(), for it is "
+            "begun again by itself.",
+        ),
+        (
+            examples().filter(lambda one: True),
+            "the training data is a stream of unknown length, so it has no epochs: "
+            "give --steps=N and --evaluate_every_steps=N, or say how many examples it "
+            "gives: dataset.apply(tf.data.experimental.assert_cardinality(n)).",
+        ),
+    ],
+    ids=["endless", "unknown"],
+)
+def test_a_stream_without_a_length_has_no_epochs(tmp_path, choices, dataset, text):
     choices = {"evaluate_every_steps": 0, **choices}
-    text = (
-        "the training data is a stream, which has no epochs: give --steps=N and "
-        "--evaluate_every_steps=N."
-    )
     with pytest.raises(options.ConfigError, match=re.escape(text)):
-        train(tmp_path / "run", Streamed(), **choices)
+        train(tmp_path / "run", of(dataset), **choices)
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -323,9 +343,12 @@ def test_a_position_that_weighs_much_is_told(large):
         lambda n: {"x": tf.random.stateless_normal([20_000], [n, n])}
     )
     shuffled = wide.shuffle(20 if large else 2, seed=1)
-    endless = stream.Stream(task=tasks.Plain(), dataset=shuffled, batch_size=4, seed=0)
-    with tasks.logged() as lines:
-        endless.check()
+    endless = stream.Stream(
+        task=tasks.Plain(), given=adapt.adapted(shuffled, "train"), batch_size=4, seed=0
+    )
+    endless.check()
+    with tasks.logged() as lines, endless.reading(0, 1):
+        endless.batch(tf.constant(0, tf.int64))
     said = [
         float(found[1])
         for line in lines

@@ -12,6 +12,8 @@ from typing import Any
 import tensorflow as tf
 
 ITERATOR_RESOURCE = "_iterator_resource"
+STOPS_ON_EMPTY = "_stop_on_empty_dataset"
+BATCH_SIZE = "_batch_size"
 RESHUFFLES = "_reshuffle_each_iteration"
 FILENAME = "_filename"
 
@@ -45,6 +47,17 @@ def functions(dataset: tf.data.Dataset) -> list[Any]:
     return [one.function for one in dataset._functions()]
 
 
+def batch_size(dataset: tf.data.Dataset) -> int:
+    """How many elements a `batch` puts together; 0 of any other dataset.
+
+    Private: `_batch_size` of what `batch` and `padded_batch` give. Reason: how many
+    examples `take` and `skip` leave of a dataset of batches. Risk: with another name
+    such a dataset has no epochs. Public alternative: none.
+    """
+    size = getattr(dataset, BATCH_SIZE, None)
+    return int(size) if size is not None else 0
+
+
 def filename(dataset: tf.data.Dataset) -> str:
     """The file of a `cache`; "" of one in memory, and of any other dataset.
 
@@ -64,6 +77,16 @@ def reshuffles(dataset: tf.data.Dataset) -> bool:
     """
     # None, too, makes TensorFlow draw anew: that is what the op does by default.
     return getattr(dataset, RESHUFFLES, False) is not False
+
+
+def stops_on_empty(dataset: tf.data.Dataset) -> bool:
+    """Whether sampling from datasets ends as soon as one of them does.
+
+    Private: `_stop_on_empty_dataset` of what `sample_from_datasets` gives. Reason: one
+    that goes on can't be restored. Risk: with another name, finite datasets to sample
+    from are refused in any case. Public alternative: none.
+    """
+    return bool(getattr(dataset, STOPS_ON_EMPTY, False))
 
 
 def iterator_resource(node: Any) -> Any:

@@ -28,17 +28,23 @@ from trainer.data.sources import outline
 
 # They keep files of their own, by which a second opening finds what the first one left.
 _WRITERS = ("Snapshot", "Save", "ParallelSnapshot")
-_PYTHON = {"PyFunc", "PyFuncStateless", "EagerPyFunc", "GeneratorDataset"}
+_KEEPS_PYTHON = {"PyFunc", "EagerPyFunc", "GeneratorDataset"}
+_PYTHON = {*_KEEPS_PYTHON, "PyFuncStateless"}
 
 
-def describe(dataset: tf.data.Dataset) -> str:
+def kind(dataset: tf.data.Dataset) -> str:
+    """What a dataset is called after the method that made it, such as `Shuffle`."""
+    return type(dataset).__name__.strip("_").removesuffix("Dataset")
+
+
+def describe(dataset: tf.data.Dataset, unit: str = "examples") -> str:
     """What a position in a dataset depends on, as far as it can be told.
 
     Such as `a stream of x float32 (2,): TensorSlice, Shuffle, Map; 60000 examples`.
     """
-    made_by = [_kind(one) for one in chain(dataset)]
+    made_by = [kind(one) for one in chain(dataset)]
     count = int(dataset.cardinality().numpy())
-    length = f"; {count} examples" if count >= 0 else ""
+    length = f"; {count} {unit}" if count >= 0 else ""
     examples = outline(dataset.element_spec)
     return f"a stream of {examples}: {', '.join(made_by[::-1])}{length}"
 
@@ -46,10 +52,10 @@ def describe(dataset: tf.data.Dataset) -> str:
 def writes(dataset: tf.data.Dataset) -> str:
     """Which part of a dataset writes to the disk while it is read; none: empty."""
     for one in chain(dataset):
-        kind = _kind(one)
-        if kind in _WRITERS:
-            return f"{kind.lower()}()"
-        if kind == "Cache" and filename(one):
+        name = kind(one)
+        if name in _WRITERS:
+            return f"{name.lower()}()"
+        if name == "Cache" and filename(one):
             return f"cache({filename(one)!r})"
     return ""
 
@@ -61,7 +67,7 @@ def unshuffled(dataset: tf.data.Dataset) -> list[tf.data.Dataset]:
     same, since its position is saved.
     """
     every = list(chain(dataset))
-    if not any(reshuffles(one) or _kind(one) == "Random" for one in every):
+    if not any(reshuffles(one) or kind(one) == "Random" for one in every):
         return [dataset]
     return [part for one in inputs(dataset) for part in unshuffled(one)]
 
@@ -71,12 +77,12 @@ def runs_python(dataset: tf.data.Dataset) -> bool:
 
     A source that is read by index doesn't count: it was tried at the start.
     """
-    return any(
-        node.op in _PYTHON and read_by(node) is None
-        for function in functions(dataset)
-        for nodes in _bodies(function.graph)
-        for node in nodes
-    )
+    return _calls(dataset, _PYTHON)
+
+
+def keeps_python(dataset: tf.data.Dataset) -> bool:
+    """Whether TensorFlow takes what a dataset calls in Python to have a state."""
+    return _calls(dataset, _KEEPS_PYTHON)
 
 
 def read(dataset: tf.data.Dataset) -> list[Indexed]:
@@ -90,12 +96,17 @@ def read(dataset: tf.data.Dataset) -> list[Indexed]:
     ]
 
 
+def _calls(dataset: tf.data.Dataset, ops: set[str]) -> bool:
+    return any(
+        node.op in ops and read_by(node) is None
+        for function in functions(dataset)
+        for nodes in _bodies(function.graph)
+        for node in nodes
+    )
+
+
 def _bodies(graph: Any) -> Iterator[Any]:
     definition = graph.as_graph_def()
     yield definition.node
     for function in definition.library.function:
         yield function.node_def
-
-
-def _kind(dataset: tf.data.Dataset) -> str:
-    return type(dataset).__name__.strip("_").removesuffix("Dataset")

@@ -21,6 +21,7 @@ import xxhash
 
 from trainer.compat.datasets import chain, functions
 from trainer.data import datasets
+from trainer.data.adapt import Adapted, count_examples
 from trainer.data.graph_digest import GraphDigest
 from trainer.data.indexed import Indexed
 from trainer.data.several import Several
@@ -59,7 +60,7 @@ def fingerprint(sources: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _of_split(name: str, given: Any) -> dict[str, Any]:
-    if isinstance(given, tf.data.Dataset):
+    if isinstance(given, Adapted):
         return _of_dataset(given, opened=name != "train")
     return _of_indexed(given) if isinstance(given, Indexed) else _of_source(given)
 
@@ -118,16 +119,16 @@ def _rows(array: Any, rows: np.ndarray) -> Any:
     return np.asarray([array[int(row)] for row in rows])
 
 
-def _of_dataset(given: tf.data.Dataset, *, opened: bool) -> dict[str, Any]:
-    code, python = GraphDigest(), False
+def _of_dataset(split: Adapted, *, opened: bool) -> dict[str, Any]:
+    given, code, python = split.dataset, GraphDigest(), False
     for part in chain(given):
         python = python or datasets.runs_python(part)
         for function in functions(part):
             code.add(function)
     safe = opened and not python and not datasets.writes(given)
     return {
-        "length": max(int(given.cardinality().numpy()), -1),
-        "examples": datasets.describe(given),
+        "length": count_examples(split),
+        "examples": split.outline,
         "digest": digest(list(given.take(_FIRST))) if safe else "",
         "code": code.hexdigest(),
     }

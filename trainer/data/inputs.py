@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from trainer.data.examples import decoded, decodes
+from trainer.data.adapt import Adapted, ready
+from trainer.data.examples import decodes
 from trainer.data.indexed import Indexed
 from trainer.data.pipeline import Shuffled
 from trainer.data.prepared import Prepared
@@ -53,10 +54,9 @@ def training(task: Task, given: Any, *, batch_size: int, seed: int) -> Input:
     What is in memory, or is read by ops of its own, is gathered in the step itself;
     what is read in Python, or decoded, is prepared beside it.
     """
-    if isinstance(given, tf.data.Dataset):
-        if decodes(task):
-            given = decoded(task, given.repeat(), seed)
-        return Stream(task=task, dataset=given, batch_size=batch_size, seed=seed)
+    if isinstance(given, Adapted):
+        given = ready(given, task, seed, endless=True)
+        return Stream(task=task, given=given, batch_size=batch_size, seed=seed)
     if isinstance(given, Indexed | Several) or decodes(task):
         return Prepared(task=task, source=given, batch_size=batch_size, seed=seed)
     return Shuffled(task=task, source=given, batch_size=batch_size, seed=seed)

@@ -18,7 +18,8 @@ from typing import Any, final
 import tensorflow as tf
 
 from trainer.compat import autograph
-from trainer.data.examples import Examples, decoded, decodes
+from trainer.data.adapt import Adapted, adapted, ready
+from trainer.data.examples import Examples, decodes
 from trainer.data.indexed import Indexed
 from trainer.data.order import places, shuffled
 from trainer.data.random import augmentation_seeds
@@ -71,17 +72,20 @@ def ordered(given: Any, batch_size: int, task: Task | None = None) -> Any:
     """The input of an evaluation: every example exactly once.
 
     Args:
-      given: a source, or a finite dataset of single examples.
+      given: a source, or a finite dataset.
       batch_size: examples per batch.
       task: whose `decode` the examples go through; None: they don't.
 
     Returns:
       A `tf.data.Dataset` of batches by name and of which of their rows count (bool
       `[B]`). All batches have one shape; the rows that don't count repeat others.
+      But the batches of a dataset that are taken as they are stay so.
     """
     if isinstance(given, tf.data.Dataset):
-        every = given if task is None else decoded(task, given, _EVALUATED)
-        return _filled(every, batch_size)
+        given = adapted(given, "examples")
+    if isinstance(given, Adapted):
+        every = ready(given, task, _EVALUATED)
+        return _whole(every.dataset) if every.whole else _filled(every, batch_size)
     last, count = len(given) - 1, math.ceil(len(given) / batch_size)
     if isinstance(given, Indexed) or (task is not None and decodes(task)):
 
@@ -103,11 +107,18 @@ def ordered(given: Any, batch_size: int, task: Task | None = None) -> Any:
     return tf.data.Dataset.range(count).map(gather).prefetch(2)
 
 
-def _filled(given: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+def _whole(batches: tf.data.Dataset) -> tf.data.Dataset:
+    def count(batch: Any) -> Any:
+        return batch, tf.ones([tf.shape(next(iter(batch.values())))[0]], tf.bool)
+
+    return batches.map(count).prefetch(2)
+
+
+def _filled(given: Adapted, batch_size: int) -> tf.data.Dataset:
     def fill(batch: Any) -> Any:
         count = tf.shape(next(iter(batch.values())))[0]
         rows = tf.minimum(tf.range(batch_size), count - 1)
         full = {name: tf.gather(one, rows) for name, one in batch.items()}
         return full, tf.range(batch_size) < count
 
-    return given.batch(batch_size).map(fill).prefetch(2)
+    return given.dataset.batch(batch_size).map(fill).prefetch(2)

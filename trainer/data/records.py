@@ -35,7 +35,7 @@ def arrays(element: Any) -> dict[Path, np.ndarray]:
     Raises:
       ValueProblemError: says which value no tensor can hold.
     """
-    return {path: array(path, value) for path, value in _leaves((), _named(element))}
+    return {path: array(path, value) for path, value in _leaves((), by_name(element))}
 
 
 def array(path: Path, value: Any) -> np.ndarray:
@@ -64,6 +64,23 @@ def array(path: Path, value: Any) -> np.ndarray:
     if found.dtype.kind not in _NUMBERS and found.dtype.name != "bfloat16":
         raise ValueProblemError(f"{named(path)} has the dtype {found.dtype}")
     return found
+
+
+def by_name(element: Any) -> Mapping[str, Any]:
+    """The parts of an example by name: `x`, `y` and `weight` where they have none.
+
+    Raises:
+      ValueProblemError: a tuple of more parts than there are names for.
+    """
+    if isinstance(element, Mapping):
+        return element
+    if isinstance(element, tuple) and hasattr(element, "__match_args__"):
+        return dict(zip(element.__match_args__, element, strict=True))
+    if isinstance(element, tuple):
+        if not 1 <= len(element) <= len(_UNNAMED):
+            raise ValueProblemError(f"a tuple of {len(element)} has no names")
+        return dict(zip(_UNNAMED, element, strict=False))
+    return {"x": element}
 
 
 def nested(flat: Mapping[Path, Any]) -> dict[str, Any]:
@@ -124,18 +141,6 @@ def described(one: np.ndarray) -> str:
 
 def _common(sizes: tuple[int, ...]) -> int | None:
     return sizes[0] if len(set(sizes)) == 1 else None
-
-
-def _named(element: Any) -> Mapping[str, Any]:
-    if isinstance(element, Mapping):
-        return element
-    if isinstance(element, tuple) and hasattr(element, "__match_args__"):
-        return dict(zip(element.__match_args__, element, strict=True))
-    if isinstance(element, tuple):
-        if not 1 <= len(element) <= len(_UNNAMED):
-            raise ValueProblemError(f"a tuple of {len(element)} has no names")
-        return dict(zip(_UNNAMED, element, strict=False))
-    return {"x": element}
 
 
 def _leaves(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:

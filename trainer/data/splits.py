@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.data import several
+from trainer.data.adapt import Adapted, adapted
 from trainer.data.indexed import Indexed
 from trainer.data.several import Several
 from trainer.data.sources import Arrays, DataError
@@ -27,7 +28,7 @@ _KINDS = (
 
 
 def split(sources: Mapping[str, Any], name: str) -> Any:
-    """The examples of one split: a source, or a `tf.data.Dataset`.
+    """The examples of one split: a source, or a `tf.data.Dataset`, adapted.
 
     A mapping of arrays becomes a source, and so does what gives examples by index. A
     mapping of sources becomes several in one.
@@ -61,7 +62,9 @@ def taken(given: Any, name: str) -> Any:
             f'Expected one of these. Name each source: {{"{name}": {{"labelled": '
             '{"x": x, "y": y}, "unlabelled": {"x": more}}}.'
         )
-    known = isinstance(given, Mapping | tf.data.Dataset | Indexed)
+    if isinstance(given, tf.data.Dataset):
+        return adapted(given, name)
+    known = isinstance(given, Mapping | Adapted | Indexed)
     if known or (hasattr(given, "gather") and hasattr(given, "__len__")):
         return given
     if problem := _problem(given, name):

@@ -24,10 +24,18 @@ from absl import logging
 
 from trainer.compat import autograph
 from trainer.compat.datasets import chain
-from trainer.data.datasets import describe, runs_python, unshuffled, writes
+from trainer.data.adapt import Adapted
+from trainer.data.datasets import (
+    describe,
+    keeps_python,
+    runs_python,
+    unshuffled,
+    writes,
+)
 from trainer.data.fingerprint import digest
 from trainer.data.order import places
 from trainer.data.random import augmentation_seeds
+from trainer.data.resumable import stuck
 from trainer.errors import KeepstepError
 from trainer.task import Task
 
@@ -35,6 +43,18 @@ __all__ = ["Stream", "StreamError", "describe"]
 
 _LARGE_BYTES = 1_000_000
 _FIRST = 4
+_MOST_ROWS = 2**20  # of a batch that is taken as it is
+_EMPTY = "the training stream is empty: it ended before its first example."
+_STUCK = (
+    "the training stream samples from datasets that end, and TensorFlow can't go on "
+    "from a position where one of them has. Repeat each: sample_from_datasets("
+    "[a.repeat(), b.repeat()], ...), or say stop_on_empty_dataset=True."
+)
+_UNSAVED = (
+    "the position of the training stream can't be saved: {} Make it of TensorFlow ops "
+    "without hidden state (no from_generator, py_function or tf.random.*), or give a "
+    "source with random access (trainer.data)."
+)
 
 
 class StreamError(KeepstepError, ValueError):
@@ -43,7 +63,7 @@ class StreamError(KeepstepError, ValueError):
 
 @final
 class Stream:
-    """The training input from a dataset of single examples; it is repeated for ever.
+    """The training input from a dataset; it is repeated for ever.
 
     Attributes:
       dataset: of batches, without an end.
@@ -51,7 +71,7 @@ class Stream:
       rebuilt: None: nothing is made anew at a start.
 
     Raises:
-      StreamError: the dataset can't be opened twice.
+      StreamError: its position can't be saved; it was not opened.
     """
 
     rebuilt = None
@@ -60,10 +80,19 @@ class Stream:
         self,
         *,
         task: Task,
-        dataset: tf.data.Dataset,
+        given: Adapted,
         batch_size: int,
         seed: int,
     ) -> None:
+        dataset = given.dataset
+        if any(map(keeps_python, chain(dataset))):
+            raise StreamError(
+                _UNSAVED.format("it runs Python, whose state no checkpoint holds.")
+            )
+        if stuck(dataset):
+            raise StreamError(_STUCK)
+        if given.length == 0:
+            raise StreamError(_EMPTY)
         if writer := writes(dataset):
             raise StreamError(
                 f"the training stream has a {writer}, which writes files of its own: "
@@ -71,21 +100,28 @@ class Stream:
                 "or write the data to a file beforehand and read that."
             )
         self._task = task
-        self._given = dataset
+        self._given = given
         self._batch_size = batch_size
         self._seed = seed
-        self.dataset = dataset.repeat().batch(batch_size, drop_remainder=True)
+        self._weighed = False
+        self.dataset = dataset.repeat()
+        if not given.whole:
+            self.dataset = self.dataset.batch(batch_size, drop_remainder=True)
         self.iterator = iter(self.dataset)
 
     def batch(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The next batch: tensors `[batch_size, ...]` by name.
+        """The next batch: tensors `[B, ...]` by name.
 
         Args:
           step: int64 scalar; seeds the augmentation, the stream keeps its own place.
         """
-        seeds = augmentation_seeds(self._seed, places(step, self._batch_size))
-        augment = autograph.converted(self._task.augment)
-        return dict(augment(self.iterator.get_next(), seeds))
+        batch = self.iterator.get_next()
+        numbers = places(step, self._batch_size)
+        if self._given.whole:
+            rows = tf.shape(next(iter(batch.values())))[0]
+            numbers = step * _MOST_ROWS + tf.range(tf.cast(rows, tf.int64))
+        seeds = augmentation_seeds(self._seed, numbers)
+        return dict(autograph.converted(self._task.augment)(batch, seeds))
 
     def skip(self, count: int) -> None:
         """Passes over `count` batches."""
@@ -94,8 +130,18 @@ class Stream:
 
     @contextlib.contextmanager
     def reading(self, first: int, count: int) -> Iterator[None]:
-        """Nothing to do: the checkpoint says where the stream is."""
-        yield
+        """While batches are taken; the first time, the position is weighed after it.
+
+        Raises:
+          StreamError: there is nothing to take.
+        """
+        try:
+            yield
+        except tf.errors.OutOfRangeError as error:
+            raise StreamError(_EMPTY) from error
+        if not self._weighed:
+            self._weighed = True
+            _tell(self._saved())
 
     def again(self, step: int) -> None:
         """Nothing: what a stream has given is gone."""
@@ -104,9 +150,10 @@ class Stream:
         """Nothing to do."""
 
     def check(self) -> str:
-        """Saves the position after one batch, to know at the start what will come.
+        """Saves the position before the first batch, and looks at what comes first.
 
-        Its size is told where it is large: that goes into every checkpoint.
+        The iterator isn't moved, and there is no other one over the whole: it would
+        draw from the same shuffles.
 
         Returns:
           A digest of the first examples, before they are shuffled: at each start of a
@@ -115,36 +162,36 @@ class Stream:
         Raises:
           StreamError: it can't be saved; says why. Or the stream is empty.
         """
-        iterator = iter(self.dataset)
-        first = next(iterator, None)
-        if first is None:
-            raise StreamError(
-                "the training stream is empty: it ended before its first example."
-            )
+        self._saved()
+        whole = self._given.dataset
+        parts = [one for one in unshuffled(whole) if not _python(one)]
+        looks = [list(one.take(_FIRST)) for one in parts]
+        if looks == [[]] and parts == [whole]:
+            raise StreamError(_EMPTY)
+        return digest(looks)
+
+    def _saved(self) -> int:
+        """Saves the position, and returns the number of its bytes."""
         with tempfile.TemporaryDirectory() as directory:
             try:
-                checkpoint = tf.train.Checkpoint(input=iterator)
+                checkpoint = tf.train.Checkpoint(input=self.iterator)
                 checkpoint.write(str(pathlib.Path(directory, "input")))
             except (tf.errors.OpError, NotImplementedError, ValueError) as error:
                 reason = str(error).partition("\n")[0]
-                raise StreamError(
-                    f"the position of the training stream can't be saved: {reason} "
-                    "Make it of TensorFlow ops without hidden state (no "
-                    "from_generator, py_function or tf.random.*), or give a source "
-                    "with random access (trainer.data)."
-                ) from error
-            size = sum(
+                raise StreamError(_UNSAVED.format(reason)) from error
+            return sum(
                 path.stat().st_size for path in pathlib.Path(directory).iterdir()
             )
-        if size > _LARGE_BYTES:
-            logging.warning(
-                "the position of the training stream is %.1f MB, in every checkpoint, "
-                "for what it has in its buffers is part of it: make shuffle buffers "
-                "smaller, or give a source with random access (trainer.data)",
-                size / 1e6,
-            )
-        parts = [one for one in unshuffled(self._given) if not _python(one)]
-        return digest([list(one.take(_FIRST)) for one in parts])
+
+
+def _tell(size: int) -> None:
+    if size > _LARGE_BYTES:
+        logging.warning(
+            "the position of the training stream is %.1f MB, in every checkpoint, "
+            "for what it has in its buffers is part of it: make shuffle buffers "
+            "smaller, or give a source with random access (trainer.data)",
+            size / 1e6,
+        )
 
 
 def _python(dataset: tf.data.Dataset) -> bool:

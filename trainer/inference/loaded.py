@@ -28,8 +28,9 @@ from absl import logging
 from trainer import data
 from trainer.checkpoint import catalog
 from trainer.config import options
+from trainer.data.adapt import steps_per_epoch
 from trainer.data.inputs import Input
-from trainer.data.several import Several, steps_per_epoch
+from trainer.data.several import Several
 from trainer.inference import own_examples, recorded
 from trainer.inference.recorded import Recorded
 from trainer.model import loading, parts
@@ -219,9 +220,8 @@ def _built(
 
 def _batches(sources: Mapping[str, Any], batch_size: int) -> int:
     train = data.split(sources, "train") if sources else None
-    if train is None or isinstance(train, tf.data.Dataset):
-        return _OF_STREAM
-    return math.ceil(steps_per_epoch(train, batch_size))
+    epoch = None if train is None else steps_per_epoch(train, batch_size)
+    return _OF_STREAM if epoch is None else math.ceil(epoch)
 
 
 def _fitting(path: str, name: str, array: np.ndarray, spec: tf.TensorSpec) -> Any:

@@ -13,14 +13,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import tensorflow as tf
-
 from trainer import data
 from trainer.checkpoint import prepared_file
 from trainer.checkpoint.layout import RunDirectory
 from trainer.checkpoint.prepared_file import Prepared
 from trainer.config import options, run_record
 from trainer.data import specs
+from trainer.data.adapt import count_examples
 from trainer.data.several import Several
 from trainer.model import preparation
 from trainer.task import Task
@@ -83,7 +82,7 @@ def lengths(sources: Mapping[str, Any]) -> dict[str, int]:
     if isinstance(train := found.get("train"), Several):
         del found["train"]
         found |= {f"train/{name}": one for name, one in train.sources.items()}
-    return {k: len(v) for k, v in found.items() if not isinstance(v, tf.data.Dataset)}
+    return {k: n for k, v in found.items() if (n := count_examples(v)) > 0}
 
 
 def _outlines(record: run_record.Record) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from trainer.compat.datasets import chain, functions, iterator_resource, reshuffles
-from trainer.data import datasets
+from trainer.data import datasets, resumable
 from trainer.data.fingerprint import digest
 from trainer.errors import KeepstepError
 from trainer.model import captures, hidden_state
@@ -45,6 +45,11 @@ _READ = (
 _ALIKE = (
     "An index must always give the same example: take what is random out of "
     "__getitem__ and into decode(self, example, seed) or augment(self, batch, seeds)."
+)
+_FORGOTTEN = (
+    "Repeat right after the shuffle, shuffle(n).repeat(), and give --steps; or leave "
+    "out what comes after it (batch_size=None; --batch_size makes the batches); or "
+    "keep one order: shuffle(n, reshuffle_each_iteration=False)."
 )
 _LOOKED_AT = 8
 
@@ -77,7 +82,10 @@ def examine(
 
 def examine_stream(dataset: tf.data.Dataset) -> list[Finding]:
     """What the training stream keeps that its saved iterator doesn't hold."""
-    return [
+    name = resumable.forgetting(dataset)
+    what = f"the order that shuffle() draws for the next epoch, which {name}() forgets"
+    lost = [Finding(what, _FORGOTTEN)] if name else []
+    return lost + [
         finding
         for one in chain(dataset)
         for function in functions(one)
@@ -130,7 +138,9 @@ def examine_evaluated(dataset: tf.data.Dataset) -> list[Finding]:
                     "the order of the examples to evaluate, which shuffle() draws anew "
                     "each time",
                     "Evaluate without a shuffle, or with one that has "
-                    "reshuffle_each_iteration=False.",
+                    "reshuffle_each_iteration=False. Of Keras' utilities: "
+                    'subset="both" gives both splits, the second in one order; or '
+                    "shuffle=False.",
                 )
             )
         findings += _changing(one)

@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import tensorflow as tf
 from absl import logging
 
 from trainer import data
@@ -23,7 +22,7 @@ from trainer.compat.datasets import chain, functions
 from trainer.config.options import ConfigError
 from trainer.config.run_record import Record
 from trainer.data import fingerprint, specs
-from trainer.data.datasets import describe
+from trainer.data.adapt import Adapted
 from trainer.data.inputs import Input
 from trainer.data.prepared import Prepared
 from trainer.data.several import Several
@@ -42,11 +41,12 @@ def of_data(sources: Any, examples: Any) -> dict[str, Any]:
       sources: of the task, by split.
       examples: the split `train`.
     """
-    streamed = isinstance(examples, tf.data.Dataset)
     if isinstance(examples, Several):
         outline = examples.outline()
+    elif isinstance(examples, Adapted):
+        outline = examples.outline
     else:
-        outline = describe(examples) if streamed else f"{len(examples)} examples"
+        outline = f"{len(examples)} examples"
     return {"train_data": outline, "data": fingerprint.fingerprint(sources)}
 
 
@@ -114,7 +114,8 @@ def with_stream(record: Record, inputs: Input, *, allowed: bool) -> Record:
         "first_examples",
         inputs.check(),
         allowed=allowed,
-        problem="the training stream begins with other examples",
+        problem="the training stream begins with other examples (if a utility shuffles "
+        "its files, give it seed=1, or shuffle=False)",
         allow="data",
     )
 

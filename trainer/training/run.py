@@ -11,8 +11,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import tensorflow as tf
-
 from trainer import data
 from trainer.checkpoint.layout import RunDirectory
 from trainer.checkpoint.retention import Best
@@ -22,6 +20,7 @@ from trainer.config import options, run_record
 from trainer.config.options import ConfigError, RunOptions
 from trainer.config.start import StartOptions
 from trainer.data import several
+from trainer.data.adapt import settled_batch_size, steps_per_epoch
 from trainer.data.inputs import Input
 from trainer.model import parts
 from trainer.model.state import State
@@ -105,7 +104,7 @@ def assemble(
     """
     directory = RunDirectory(choices.directory())
     sources = parts.seeded_sources(task, choices.seed)
-    examples = data.split(sources, "train")
+    choices, examples = _sized(choices, sources)
     record = _settled(choices, task, sources, start)
     schedule = _schedule(choices, examples)
     task, record = facts.with_prepared(record, task, sources.given, directory)
@@ -140,6 +139,12 @@ def assemble(
 
 def _rewinds(choices: RunOptions) -> int | None:
     return choices.max_rewinds if choices.on_nonfinite == "rewind" else None
+
+
+def _sized(choices: RunOptions, sources: Mapping[str, Any]) -> tuple[RunOptions, Any]:
+    examples = data.split(sources, "train")
+    size = settled_batch_size(examples, choices.batch_size, RunOptions.batch_size)
+    return dataclasses.replace(choices, batch_size=size), examples
 
 
 def _settled(
@@ -197,24 +202,17 @@ def _schedule(choices: RunOptions, examples: Any) -> Schedule:
         raise ConfigError(
             "nothing says how long to train: give --steps=N or --epochs=N."
         )
-    if isinstance(examples, tf.data.Dataset):
-        if not choices.steps or not choices.evaluate_every_steps:
-            raise ConfigError(
-                "the training data is a stream, which has no epochs: give --steps=N "
-                "and --evaluate_every_steps=N."
-            )
+    epoch = steps_per_epoch(examples, choices.batch_size)
+    if epoch is None:
         total, evaluate = choices.steps, choices.evaluate_every_steps
+        if not total or not evaluate:
+            raise ConfigError(examples.no_epochs)
     else:
-        epoch = several.steps_per_epoch(examples, choices.batch_size)
         # 2.2 epochs of 25 steps are 55, not the 56 of 55.00000000000001.
         total = choices.steps or math.ceil(round(choices.epochs * epoch, 6))
         evaluate = choices.evaluate_every_steps or math.ceil(epoch)
-    return Schedule(
-        total=total,
-        report=choices.report_every_steps,
-        evaluate=evaluate,
-        save=choices.save_every_steps,
-    )
+    report, save = choices.report_every_steps, choices.save_every_steps
+    return Schedule(total=total, report=report, evaluate=evaluate, save=save)
 
 
 def _evaluation(
