@@ -61,6 +61,6 @@ def run(*arguments: object, cwd: pathlib.Path, columns: int = 80) -> Screen:
         with contextlib.suppress(OSError):  # so ends what a terminal says on Linux
             while part := os.read(leader, 1 << 16):
                 parts.append(part)
-        process.wait(timeout=60)
+        process.wait(timeout=processes.PATIENCE_SECS)
     os.close(leader)
     return Screen(process.returncode, b"".join(parts).decode())

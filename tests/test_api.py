@@ -72,7 +72,7 @@ def test_it_is_the_run_that_the_command_line_makes(tmp_path):
             env=os.environ | {"PYTHONPATH": path},
             check=True,
             capture_output=True,
-            timeout=120,
+            timeout=processes.PATIENCE_SECS,
         )
 
     def begin_there(run_dir, steps):

@@ -10,6 +10,7 @@ import time
 
 import keras
 import numpy as np
+import processes
 import pytest
 import tasks
 import tensorflow as tf
@@ -66,8 +67,15 @@ def started(threads, unrelated, hash_seed):
 
 def test_each_process_finds_the_same_whatever_else_it_did():
     """Other hash seeds, other threads, other code before."""
-    processes = [started(2, 0, 0), started(1, 3, 99)]
-    found = [process.communicate(timeout=120) for process in processes]
+    with started(2, 0, 0) as first, started(1, 3, 99) as second:
+        try:
+            found = [
+                one.communicate(timeout=processes.PATIENCE_SECS)
+                for one in (first, second)
+            ]
+        finally:
+            first.kill()
+            second.kill()
     (one, errors), (other, _) = found
     assert one.startswith("['"), errors
     assert one == other

@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 import sys
 
+import processes
 import pytest
 
 import trainer
@@ -220,7 +221,13 @@ def test_what_answers_at_once_does_not_import_tensorflow():
     modules = ", ".join(f"trainer.{name}" for name in light if name != "__main__")
     code = f"import sys, {modules}; print(*sys.modules)"
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=processes.PATIENCE_SECS,
+    )
     assert "trainer.commands.cli" in done.stdout, done.stderr
     assert not {"tensorflow", "keras", "jax", "torch"} & set(done.stdout.split())
 

@@ -54,7 +54,7 @@ def start(path, cwd, kill_at=""):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=processes.PATIENCE_SECS,
         check=False,
     )
 

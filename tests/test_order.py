@@ -86,7 +86,7 @@ def child(function, directory, *before):
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=processes.PATIENCE_SECS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

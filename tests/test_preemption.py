@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 
+import processes
 import pytest
 
 from trainer.training import preemption
@@ -145,6 +146,8 @@ def test_an_interruption_passes_where_errors_are_caught(heard):
 
 def test_two_terminations_end_a_process():
     command = [sys.executable, "-c", TWICE]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=processes.PATIENCE_SECS
+    )
     assert done.stdout == "SIGTERM\n", done.stderr
     assert done.returncode == -signal.SIGTERM

@@ -351,7 +351,7 @@ def test_a_process_that_may_not_write_so_much_fails_and_can_be_run_again(tmp_pat
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=processes.PATIENCE_SECS,
         check=False,
     )
     assert limited.returncode == 1, limited
