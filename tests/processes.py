@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
 import pathlib
 import queue
 import signal
@@ -22,9 +23,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import IO
 
+import forking
+
 from trainer.commands import cli
 
-PROJECT = pathlib.Path(__file__).resolve().parents[1]
+PROJECT = forking.PROGRAM.parent
 DIGITS = f"--flagfile={PROJECT / 'models' / 'digits.flags'}"
 PATIENCE_SECS = 600  # a busy machine is no error
 
@@ -40,15 +43,35 @@ class Result:
 
 def run(*arguments: str, cwd: pathlib.Path, python: Sequence[str] = ()) -> Result:
     """Runs `run.py` to its end; `python` are options of the interpreter."""
-    done = subprocess.run(
-        _command(arguments, python),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECS,
-        check=False,
-    )
-    return Result(done.returncode, done.stdout, done.stderr)
+    if python or _interpreter() != _INTERPRETER:
+        command = [sys.executable, *python, str(forking.PROGRAM), *arguments]
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECS,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = forking.Process(arguments, cwd, stdout=out, stderr=err)
+        try:
+            code = process.wait(PATIENCE_SECS)
+        finally:
+            process.kill()
+        out.seek(0)
+        err.seek(0)
+        return Result(code, out.read(), err.read())
+
+
+def _interpreter() -> dict[str, str]:
+    """What an interpreter reads of the environment at its own start."""
+    names = ("PYTHON", "LC_", "LANG", "TF_", "KERAS_", "CUDA_")
+    return {key: one for key, one in os.environ.items() if key.startswith(names)}
+
+
+_INTERPRETER = _interpreter()
 
 
 def call(*arguments: object) -> Result:
@@ -62,9 +85,12 @@ def call(*arguments: object) -> Result:
 class Child:
     """A running `run.py`. Its log is read all the while, so it never waits for us."""
 
-    def __init__(self, process: subprocess.Popen[str], stdout: IO[str]) -> None:
+    def __init__(
+        self, process: forking.Process, stdout: IO[str], stderr: IO[str]
+    ) -> None:
         self._process = process
         self._stdout = stdout
+        self._stderr = stderr
         self._log: list[str] = []
         self._unseen: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -89,14 +115,13 @@ class Child:
 
     def finish(self) -> Result:
         """Waits for its end."""
-        code = self._process.wait(timeout=PATIENCE_SECS)
+        code = self._process.wait(PATIENCE_SECS)
         self._reader.join(timeout=PATIENCE_SECS)
         self._stdout.seek(0)
         return Result(code, self._stdout.read(), "".join(self._log))
 
     def _read(self) -> None:
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
+        for line in self._stderr:
             self._log.append(line)
             self._unseen.put(line)
         self._unseen.put(None)
@@ -105,23 +130,13 @@ class Child:
 @contextlib.contextmanager
 def started(*arguments: str, cwd: pathlib.Path) -> Iterator[Child]:
     """Starts `run.py`; kills it if it is still there in the end."""
-    with (
-        tempfile.TemporaryFile("w+") as stdout,
-        subprocess.Popen(
-            _command(arguments),
-            cwd=cwd,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process,
-    ):
-        child = Child(process, stdout)
+    reading, writing = os.pipe()
+    with tempfile.TemporaryFile("w+") as stdout, open(reading) as stderr:
+        with open(writing, "w") as log:
+            process = forking.Process(arguments, cwd, stdout=stdout, stderr=log)
+        child = Child(process, stdout, stderr)
         try:
             yield child
         finally:
             process.kill()
             child.finish()
-
-
-def _command(arguments: Sequence[str], python: Sequence[str] = ()) -> list[str]:
-    return [sys.executable, *python, str(PROJECT / "run.py"), *arguments]
