@@ -5,7 +5,8 @@ forks: that child has its own directory, environment and files, and runs `run.py
 its first line. It can be killed, and ends with an exit code or a signal, as any other.
 Half of what a short command costs is that import.
 
-    process = forking.Process(["list", "--run_dir=run"], cwd, stdout=file, stderr=file)
+    files = {"stdout": out, "stderr": err}
+    process = forking.Process(["list"], cwd, environment=os.environ, **files)
     process.wait(timeout=60)
 """
 
@@ -37,11 +38,11 @@ class Process:
       returncode: its exit code, a signal as a negative one; None: it runs.
     """
 
-    def __init__(self, arguments, cwd, *, stdout, stderr):
+    def __init__(self, arguments, cwd, *, stdout, stderr, environment):
         request = {
             "arguments": list(arguments),
             "cwd": str(cwd),
-            "environment": dict(os.environ),
+            "environment": dict(environment),
         }
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(_address())
@@ -137,6 +138,7 @@ def _become(request, files):
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    tempfile.tempdir = None  # TMPDIR may be another one
     sys.argv = [str(PROGRAM), *request["arguments"]]
     sys.path[0] = str(PROGRAM.parent)
     runpy.run_path(str(PROGRAM), run_name="__main__")

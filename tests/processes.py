@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
 
 import forking
@@ -41,13 +41,27 @@ class Result:
     stderr: str
 
 
-def run(*arguments: str, cwd: pathlib.Path, python: Sequence[str] = ()) -> Result:
-    """Runs `run.py` to its end; `python` are options of the interpreter."""
-    if python or _interpreter() != _INTERPRETER:
+def run(
+    *arguments: str,
+    cwd: pathlib.Path,
+    python: Sequence[str] = (),
+    **environment: str,
+) -> Result:
+    """Runs `run.py` to its end.
+
+    Args:
+      arguments: of `run.py`.
+      cwd: the directory that it runs in.
+      python: options of the interpreter.
+      **environment: what is added to its environment.
+    """
+    whole = {**os.environ, **environment}
+    if python or _of_interpreter(whole) != _OURS:
         command = [sys.executable, *python, str(forking.PROGRAM), *arguments]
         done = subprocess.run(
             command,
             cwd=cwd,
+            env=whole,
             capture_output=True,
             text=True,
             timeout=PATIENCE_SECS,
@@ -55,7 +69,9 @@ def run(*arguments: str, cwd: pathlib.Path, python: Sequence[str] = ()) -> Resul
         )
         return Result(done.returncode, done.stdout, done.stderr)
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        process = forking.Process(arguments, cwd, stdout=out, stderr=err)
+        process = forking.Process(
+            arguments, cwd, stdout=out, stderr=err, environment=whole
+        )
         try:
             code = process.wait(PATIENCE_SECS)
         finally:
@@ -65,13 +81,13 @@ def run(*arguments: str, cwd: pathlib.Path, python: Sequence[str] = ()) -> Resul
         return Result(code, out.read(), err.read())
 
 
-def _interpreter() -> dict[str, str]:
-    """What an interpreter reads of the environment at its own start."""
+def _of_interpreter(environment: Mapping[str, str]) -> dict[str, str]:
+    """What an interpreter and its libraries read of the environment at their start."""
     names = ("PYTHON", "LC_", "LANG", "TF_", "KERAS_", "CUDA_")
-    return {key: one for key, one in os.environ.items() if key.startswith(names)}
+    return {key: one for key, one in environment.items() if key.startswith(names)}
 
 
-_INTERPRETER = _interpreter()
+_OURS = _of_interpreter(os.environ)
 
 
 def call(*arguments: object) -> Result:
@@ -133,7 +149,9 @@ def started(*arguments: str, cwd: pathlib.Path) -> Iterator[Child]:
     reading, writing = os.pipe()
     with tempfile.TemporaryFile("w+") as stdout, open(reading) as stderr:
         with open(writing, "w") as log:
-            process = forking.Process(arguments, cwd, stdout=stdout, stderr=log)
+            process = forking.Process(
+                arguments, cwd, stdout=stdout, stderr=log, environment=os.environ
+            )
         child = Child(process, stdout, stderr)
         try:
             yield child

@@ -301,7 +301,7 @@ def test_a_run_on_what_keras_makes_is_killed_and_resumes_exactly(tmp_path):
     arguments += ["--batch_size=8", "--epochs=2", "--kills=1"]
     done = processes.run("prove", *arguments, cwd=tmp_path)
     assert done.code == 0, done.stderr
-    assert "exact: 1 kills survived, nothing differs" in done.stdout
+    assert "exact: 1 kill survived, nothing differs" in done.stdout
 
 
 def test_a_batch_of_a_step_has_the_size_that_it_was_made_with(tmp_path):

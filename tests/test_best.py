@@ -9,7 +9,6 @@ import pathlib
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 
@@ -165,18 +164,9 @@ def test_a_kill_between_record_and_promotion_separates_them_for_no_one(
     shutil.copy(scripted.__file__, tmp_path / "mine.py")
     choices = {**tasks.CHOICES, "task": "mine:Scripted", "evaluate_every_steps": 1}
     arguments = [f"--{name}={value}" for name, value in choices.items()]
-    killed = subprocess.run(
-        [
-            *(sys.executable, processes.PROJECT / "run.py", "--run_dir=run"),
-            *(*arguments, f"--set=script={script}", "--steps=5"),
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "KEEPSTEP_KILL_AT": point},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    arguments += ["--run_dir=run", f"--set=script={script}", "--steps=5"]
+    killed = processes.run(*arguments, cwd=tmp_path, KEEPSTEP_KILL_AT=point)
+    assert killed.code == -signal.SIGKILL, killed.stderr
     assert best(run_dir) == [1], "the old best is there as long as the new one is not"
     assert (tasks.steps(run_dir / "recent") == [1, 2]) == promoted
     train(run_dir, script, steps=4, **{**choices, "evaluate_every_steps": 1})

@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import zipfile
 
@@ -24,7 +22,7 @@ from trainer.checkpoint.prepared_file import Prepared, PreparedError
 from trainer.commands import functions
 from trainer.config import run_record
 from trainer.model import learned_layers, learned_values, preparation
-from trainer.storage import array_archive, failpoints
+from trainer.storage import array_archive
 
 SEEN: list = []
 
@@ -330,15 +328,9 @@ def test_the_commands_need_no_data_where_none_are_asked_for(tmp_path):
 
 def killed(cwd, point, *arguments):
     """How a command ended, and what is in the run directory besides the lock."""
-    done = subprocess.run(
-        [sys.executable, str(processes.PROJECT / "run.py"), *arguments],
-        cwd=cwd,
-        env={**os.environ, failpoints.VARIABLE: point},
-        capture_output=True,
-        check=False,
-    )
+    done = processes.run(*arguments, cwd=cwd, KEEPSTEP_KILL_AT=point)
     names = {one.name for one in (cwd / "run").iterdir()}
-    return done.returncode, sorted(names - {RunDirectory(cwd).lock.name})
+    return done.code, sorted(names - {RunDirectory(cwd).lock.name})
 
 
 def test_show_says_what_is_prepared(trained):

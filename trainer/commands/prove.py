@@ -72,4 +72,5 @@ def _tell(verdict: Any, directory: pathlib.Path) -> None:
         console.say(f"NOT EXACT: {count} differences; the runs are in {directory}")
     else:
         kills = sum(verdict.kills.values())
-        console.say(f"exact: {kills} kills survived, nothing differs.")
+        word = "kill" if kills == 1 else "kills"
+        console.say(f"exact: {kills} {word} survived, nothing differs.")
