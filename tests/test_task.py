@@ -65,7 +65,9 @@ def checked(values, networks=()):
         return values
 
     networks = dict(networks)
-    return contract.checked_values(Parts(given), networks, BATCH, training=False)
+    found = contract.checked_values(Parts(given), networks, BATCH, training=False)
+    assert all(one.weight is None for one in found.values())
+    return {name: one.total for name, one in found.items()}
 
 
 def built(given, net, optimizer, **extra):
@@ -80,7 +82,7 @@ def built(given, net, optimizer, **extra):
     ("value", "shape"),
     [
         (tf.constant(0.5), r"\(\)"),
-        (tf.zeros([3, 1]), r"\(3, 1\)"),
+        (tf.zeros([3, 2]), r"\(3, 2\)"),
         (tf.zeros([2]), r"\(2,\)"),
         (tf.zeros([1]), r"\(1,\)"),
     ],
@@ -140,6 +142,11 @@ def test_truths_and_whole_numbers_count_as_numbers(value):
     found = checked({"accuracy": value})["accuracy"]
     assert found.dtype == tf.float32
     assert found.numpy().tolist() == [1, 0, 1]
+
+
+def test_a_column_is_taken_as_one_number_an_example():
+    found = checked({"loss": tf.constant([[1.0], [2.0], [3.0]])})["loss"]
+    assert found.numpy().tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])

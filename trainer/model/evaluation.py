@@ -16,24 +16,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable
 from typing import Any, final
 
 import keras
 import tensorflow as tf
+from absl import logging
 
-from trainer.compat import autograph
 from trainer.compat.datasets import chain
 from trainer.data import datasets, failures
 from trainer.data.fingerprint import digest
 from trainer.errors import KeepstepError
-from trainer.model import side_effects
+from trainer.model import means, side_effects
 from trainer.model.contract import checked_values
+from trainer.model.means import Sums
 from trainer.storage import failpoints
 from trainer.task import Batch, Task
 
-Sums = dict[str, tf.Tensor]
 PYTHON_AGAIN = (
     "A generator must begin anew each time it is called: make its random generator, "
     'its file and its counters inside of it, or give arrays: {"valid": {"x": ...}}.'
@@ -71,25 +72,24 @@ class EvaluationLoop:
         self._metrics = tuple(metrics)
         self._allow_inexact = allow_inexact
         self._digest = ""
+        self._smaller: dict[int, Any] = {}
         self.batches = batches
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """The values that an evaluation gives; found by tracing, nothing is run."""
-        traced = tf.function(self._values, autograph=False).get_concrete_function(
-            self.batches.element_spec[0]
-        )
-        return tuple(sorted(traced.structured_outputs))
+        return tuple(sorted(self._outline))
 
     @functools.cached_property
     def traced(self) -> Any:
-        """What `run` runs on each batch, as a concrete function; nothing is run."""
-        sums = {name: tf.TensorSpec([], tf.float64) for name in self._sums}
-        function = tf.function(self._add_batch, autograph=False)
-        return function.get_concrete_function(*self.batches.element_spec, sums)
+        """What `run` runs on each full batch, as a concrete function."""
+        return self._traced(self.batches.element_spec[0])
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """The means by name, or None if `stop()` became true on the way.
+
+        The last batch is as large as what is left, so that no example is in it twice:
+        losses over pairs, and metrics that count what they see, are right in it too.
 
         What a network moves when it is called, such as the state of a recurrent layer,
         a generator, a metric or a table, is put back: an evaluation leaves no trace in
@@ -97,21 +97,27 @@ class EvaluationLoop:
 
         Raises:
           ChangedExamplesError: Python gave other examples than the last time.
+          task.TaskError: a weight is negative or not finite.
         """
-        add_batch = self.traced
         sums = {name: tf.constant(0.0, tf.float64) for name in self._sums}
         seen = []
-        with side_effects.undone(add_batch, self._metrics):
+        with means.told(), contextlib.ExitStack() as undone:
+            undone.enter_context(side_effects.undone(self.traced, self._metrics))
             for batch, counts in failures.passed_on(self.batches):
                 if stop():
                     return None
                 failpoints.point("evaluation")
-                sums = add_batch(batch, counts, sums)
                 if self._from_python:
                     seen.append(digest(batch))
+                if counts.numpy().all():
+                    sums = self.traced(batch, sums)
+                else:
+                    last = _rows(batch, counts)
+                    add_last = self._traced_last(int(counts.numpy().sum()))
+                    undone.enter_context(side_effects.undone(add_last))
+                    sums = add_last(last, sums)
         self._compare(" ".join(seen))
-        examples = float(sums["examples"].numpy())
-        return {name: float(sums[name].numpy()) / examples for name in self.names}
+        return self._means({name: float(one.numpy()) for name, one in sums.items()})
 
     @functools.cached_property
     def _from_python(self) -> bool:
@@ -128,28 +134,47 @@ class EvaluationLoop:
             )
         self._digest = found
 
+    @functools.cached_property
+    def _outline(self) -> dict[str, means.Value]:
+        traced = tf.function(self._values, autograph=False).get_concrete_function(
+            self.batches.element_spec[0]
+        )
+        return dict(traced.structured_outputs)
+
     @property
     def _sums(self) -> tuple[str, ...]:
-        return (*self.names, "examples")
+        return means.sum_names(self._outline)
 
-    def _add_batch(self, batch: Batch, counts: tf.Tensor, sums: Sums) -> Sums:
-        return add(sums, self._values(batch), counts)
+    def _means(self, sums: dict[str, float]) -> dict[str, float]:
+        for name in means.uncounted(sums):
+            logging.warning(
+                "the mean of %r is NaN: all of its weights are 0 in this split", name
+            )
+        found = means.of_sums(sums)
+        return {name: found[name] for name in self.names}
 
-    def _values(self, batch: Batch) -> Sums:
+    def _traced(self, spec: Any) -> Any:
+        sums = {name: tf.TensorSpec([], tf.float64) for name in self._sums}
+        function = tf.function(self._add_batch, autograph=False)
+        return function.get_concrete_function(spec, sums)
+
+    def _traced_last(self, rows: int) -> Any:
+        """What `run` runs on a batch that is not full."""
+        if rows not in self._smaller:
+            spec = tf.nest.map_structure(
+                lambda one: tf.TensorSpec([rows, *one.shape[1:]], one.dtype),
+                self.batches.element_spec[0],
+            )
+            self._smaller[rows] = self._traced(spec)
+        return self._smaller[rows]
+
+    def _add_batch(self, batch: Batch, sums: Sums) -> Sums:
+        return means.added(sums, self._values(batch))
+
+    def _values(self, batch: Batch) -> dict[str, means.Value]:
         return checked_values(self._task, self._networks, batch, training=False)
 
 
-@autograph.unconverted
-def add(sums: Sums, values: Sums, counts: tf.Tensor) -> Sums:
-    """Adds the values of the rows that count, in double precision."""
-    first = next(iter(values.values()))
-    added = {}
-    for name, value in values.items():
-        rows = tf.broadcast_to(counts, tf.shape(value))
-        total = tf.reduce_sum(tf.where(rows, tf.cast(value, tf.float64), 0.0))
-        if value.shape != first.shape:  # of another one of several sources
-            total *= first.shape[0] / value.shape[0]
-        added[name] = sums[name] + total
-    counts = tf.broadcast_to(counts, tf.shape(first))
-    added["examples"] = sums["examples"] + tf.reduce_sum(tf.cast(counts, tf.float64))
-    return added
+def _rows(batch: Batch, counts: tf.Tensor) -> Any:
+    """Those rows of a batch that count."""
+    return tf.nest.map_structure(lambda one: one[counts], batch)

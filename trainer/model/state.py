@@ -17,7 +17,7 @@ import tensorflow as tf
 from trainer.checkpoint import manifest
 from trainer.checkpoint.reader import Reader
 from trainer.compat.networks import global_seed_state
-from trainer.model import learning_rates, names, seeding, tables, trained
+from trainer.model import learning_rates, means, names, seeding, tables, trained
 from trainer.model.contract import (
     check_losses,
     checked_values,
@@ -41,7 +41,7 @@ class State:
       optimizers: by name, built for the variables that each trains.
       trained: by optimizer, the variables that it trains.
       totals: float64 variables: the sum of each training value since the last report,
-        and under `examples` over how many.
+        of its weights where it has any, and under `examples` over how many.
       metrics: in the task's own state; an evaluation begins them anew.
       averages: moving averages of the networks' variables; none without `ema`.
       progress: what lives in Python; JSON in the checkpoint.
@@ -53,7 +53,7 @@ class State:
         *,
         networks: Any,
         optimizers: Mapping[str, keras.optimizers.Optimizer],
-        value_names: Iterable[str],
+        sum_names: Iterable[str],
         extra: Mapping[str, Any],
         iterator: Any = None,
         ema: float = 0.0,
@@ -71,8 +71,7 @@ class State:
         self.step = tf.Variable(0, dtype=tf.int64, name="step")
         self.skipped = tf.Variable(0, dtype=tf.int64, name="skipped")
         self.totals = {
-            name: tf.Variable(0.0, dtype=tf.float64, name=name)
-            for name in (*value_names, "examples")
+            name: tf.Variable(0.0, dtype=tf.float64, name=name) for name in sum_names
         }
         self.averages = Averages(items, decay=ema)
         self.progress = Progress()
@@ -230,19 +229,19 @@ def build(
     seeding.begin_anew(seed)
     networks = task.networks()
 
-    def trace(step: tf.Tensor) -> dict[str, tf.Tensor]:
+    def trace(step: tf.Tensor) -> dict[str, means.Value]:
         return checked_values(task, networks, batch(step), True)
 
     # Builds every layer by tracing alone: no random state moves.
     spec = tf.TensorSpec([], tf.int64)
     concrete = tf.function(trace, autograph=False).get_concrete_function(spec)
-    value_names = sorted(concrete.structured_outputs)
+    values = concrete.structured_outputs
     optimizers = optimizer_items(task.optimizers())
-    check_losses(task, optimizers, value_names)
+    check_losses(task, optimizers, sorted(values))
     return State(
         networks=networks,
         optimizers=optimizers,
-        value_names=value_names,
+        sum_names=means.sum_names(values),
         extra=task.state(networks),
         iterator=iterator,
         ema=ema,

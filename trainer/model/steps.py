@@ -35,9 +35,10 @@ import tensorflow as tf
 from trainer.compat import autograph
 from trainer.data.inputs import Input
 from trainer.errors import KeepstepError
-from trainer.model import captures, state, trained
+from trainer.model import captures, means, state, trained
 from trainer.model.contract import checked_values, loss_of
-from trainer.model.evaluation import EvaluationLoop, Sums, add
+from trainer.model.evaluation import EvaluationLoop
+from trainer.model.means import Sums, Value
 from trainer.task import Task
 
 __all__ = ["EvaluationLoop", "NonFiniteError", "TrainLoop"]
@@ -96,7 +97,7 @@ class TrainLoop:
             very step.
         """
         traced = self.traced
-        with self._inputs.reading(self._number(), count):
+        with means.told(), self._inputs.reading(self._number(), count):
             finite = traced(tf.constant(count, tf.int64))
             bad = [name for name in finite if not finite[name].numpy()]
             if bad:
@@ -137,8 +138,9 @@ class TrainLoop:
         totals = {name: float(v.numpy()) for name, v in self._state.totals.items()}
         for variable in self._state.totals.values():
             variable.assign(0.0)
-        examples = totals.pop("examples")
-        return {name: total / examples for name, total in totals.items() if examples}
+        left_out = means.uncounted(totals)
+        found = means.of_sums(totals).items()
+        return {name: mean for name, mean in found if name not in left_out}
 
     def _loop(self, count: tf.Tensor) -> dict[str, tf.Tensor]:
         # The sums travel through the loop as tensors: one assignment a chunk.
@@ -152,7 +154,7 @@ class TrainLoop:
             values, finite = self._step(self._state.step + self._state.skipped)
             self._state.averages.update(self._state.step)
             self._state.step.assign_add(1)
-            sums = add(sums, values, tf.constant(True))
+            sums = means.added(sums, values)
             if not tf.reduce_all(list(finite.values())):
                 break
         for name, variable in self._state.totals.items():
@@ -160,7 +162,7 @@ class TrainLoop:
         return finite
 
     @autograph.unconverted
-    def _step(self, number: tf.Tensor) -> tuple[Sums, dict[str, tf.Tensor]]:
+    def _step(self, number: tf.Tensor) -> tuple[dict[str, Value], dict[str, tf.Tensor]]:
         """One optimizer step on one batch; all gradients at one point.
 
         Returns:
@@ -184,16 +186,16 @@ class TrainLoop:
             finite |= {what: tf.math.is_finite(one) for what, one in watched}
         return values, finite
 
-    def _forward(self, number: tf.Tensor) -> tuple[tf.GradientTape, Sums, _Losses]:
+    def _forward(
+        self, number: tf.Tensor
+    ) -> tuple[tf.GradientTape, dict[str, Value], _Losses]:
         batch = self._inputs.batch(number)
         optimizers = self._state.optimizers
         with tf.GradientTape(persistent=len(optimizers) > 1) as tape:
             values = checked_values(
                 self._task, self._state.networks, batch, training=True
             )
-            losses = {
-                name: tf.reduce_mean(values[loss_of(name)]) for name in optimizers
-            }
+            losses = {name: means.loss(values[loss_of(name)]) for name in optimizers}
             # An optimizer that scales divides the gradients again when it applies them.
             scaled = {k: optimizers[k].scale_loss(loss) for k, loss in losses.items()}
         return tape, values, _Losses(losses, scaled)
