@@ -43,6 +43,8 @@ def make(root):
         ]
         (home / "a.csv").write_text("\n".join(["y,city,first", *lines]))
         (home / "a.txt").write_text("\n".join(f"{v:.6f}" for v in y))
+        texts = [" ".join(map(str, range(1, 2 + 5 * n % 13))) for n in range(rows)]
+        (home / "a.tokens").write_text("\n".join(texts))
 
 
 def _example(row, value):
@@ -309,6 +311,59 @@ class ArrayRecord(Kind):
         return {"x": noisy(x, seed), "y": x[0]}
 
 
+class Texts(Kind):
+    """Text of unequal lengths, read by index, in batches of similar lengths."""
+
+    pad = {"tokens": 0}  # noqa: RUF012
+    pad_to = 4
+
+    def source(self, home):
+        lines = (home / "a.tokens").read_text().splitlines()
+        return [{"line": line, "y": n / 9} for n, line in enumerate(lines)]
+
+    def sources(self):
+        found = super().sources()
+        lengths = [len(one["line"].split()) for one in found["train"]]
+        return {**found, "train": data.group_by_length(found["train"], lengths)}
+
+    def decode(self, example, seed):
+        tokens = tf.strings.to_number(tf.strings.split(example["line"]), tf.int64)
+        kept = tf.random.stateless_uniform(tf.shape(tokens), seed) < 0.8
+        return {"tokens": tf.where(kept, tokens, 19), "y": example["y"]}
+
+    def networks(self):
+        layers = keras.layers
+        return keras.Sequential(
+            [layers.Embedding(20, 4), layers.Dropout(0.2), layers.Dense(1)]
+        )
+
+    def augment(self, batch, seeds):
+        return {**batch, "y": batch["y"] + 0.1 * data.uniform(seeds)}
+
+    def values(self, networks, batch, training):
+        answers = networks(batch["tokens"], training=training)[..., 0]
+        errors = (answers - tf.cast(batch["y"], tf.float32)[:, None]) ** 2
+        return {"loss": (errors, batch["tokens_mask"])}
+
+    def predictions(self, networks, batch):
+        return {"score": networks(batch["tokens"])[..., 0], "of": batch["tokens_mask"]}
+
+
+class TextsInMemory(Texts):
+    """The same, all of it in memory, in the graph of training."""
+
+    decode = task.Task.decode
+
+    def source(self, home):
+        lines = (home / "a.tokens").read_text().splitlines()
+        tokens = [list(map(int, line.split())) for line in lines]
+        return {"tokens": tokens, "y": np.arange(len(lines), dtype=np.float32) / 9}
+
+    def sources(self):
+        found = Kind.sources(self)
+        return {**found, "train": data.group_by_length(found["train"], "tokens")}
+
+
 @functools.cache
 def points():
     """A data set of TFDS; its name may be registered once per process."""
@@ -344,7 +399,10 @@ class Tfds(Kind):
         return builder.as_data_source("every")
 
 
-READY = [Folder, Records, OnDisk, Series, Lines, Torchlike, Learning, Both]
+READY = [
+    *(Folder, Records, OnDisk, Series, Lines, Torchlike, Learning, Both),
+    *(Texts, TextsInMemory),
+]
 PACKAGES = {
     "grain": Grain,
     "torch": Torch,

@@ -73,10 +73,9 @@ def test_a_snippet_of_the_guide_trains(name, tmp_path, monkeypatch):
     x, y = write(tmp_path)
     names = {"data": data, "np": np, "tf": tf, "pathlib": pathlib, "X": x, "Y": y}
     names["keras"] = keras
-    names["keras"] = keras
-    body = SNIPPETS[name].partition("def sources")
-    exec(body[0], names)
-    methods = textwrap.indent("".join(body[1:]), "    ")
+    begin = re.search("^(pad|def sources)", SNIPPETS[name], re.M).start()
+    exec(SNIPPETS[name][:begin], names)
+    methods = textwrap.indent(SNIPPETS[name][begin:], "    ")
     exec("class Snippet(Base):\n" + methods, names | {"Base": Base}, found := {})
     outcome = tasks.train(tmp_path / "run", found["Snippet"](), steps=4)
     assert outcome.step == 4
@@ -85,5 +84,5 @@ def test_a_snippet_of_the_guide_trains(name, tmp_path, monkeypatch):
 def test_every_kind_has_a_snippet():
     assert set(SNIPPETS) == {
         *("arrays", "class", "images", "tfrecords", "memmap", "table", "windows"),
-        *("lines", "prepare", "several", "utility"),
+        *("lines", "prepare", "several", "utility", "padded", "grouped", "weights"),
     }

@@ -117,9 +117,10 @@ def test_the_same_examples_by_index_and_in_memory_are_the_same_batches(root):
     assert_equal(found, batches(in_memory, 0, 15))
 
 
-def test_a_run_that_is_killed_resumes_exactly(root, tmp_path):
+@pytest.mark.parametrize("name", ["Folder", "Texts"])
+def test_a_run_that_is_killed_resumes_exactly(root, tmp_path, name):
     (tmp_path / "kinds.py").write_text((tasks.pathlib.Path(kinds.__file__)).read_text())
-    arguments = ["--task=kinds:Folder", f"--set=root={root}", "--batch_size=8"]
+    arguments = [f"--task=kinds:{name}", f"--set=root={root}", "--batch_size=8"]
     done = processes.run(
         "prove",
         *arguments,
@@ -224,7 +225,7 @@ def test_an_error_in_a_source_names_the_example_and_the_line(tmp_path):
         (
             lambda i: {"x": vector(i)[:3], "y": np.float32(i)},
             r"examples of 'train' have 'x' of unequal shapes, \(None,\)\. Expected one "
-            r"shape.*Pad, cut or resize it in decode",
+            r'shape.*in the task: pad = {"x": 0}\. Or pad, cut or resize it in decode',
         ),
         (
             lambda i: {"x": vector(i)},

@@ -76,10 +76,15 @@ class Task(abc.ABC):
     Attributes:
       best: how checkpoints are ranked, as `name:min|max[:count]`, if `--best` is not
         given; the first one is the one that counts.
+      pad: what fills up examples whose first dimensions differ, by name:
+        `{"tokens": 0}`. In a batch, `tokens_mask` (bool `[B, T]`) says what was there.
+      pad_to: the length of a batch is rounded up to a multiple of it.
       prepared: what `prepare` gave when the run began, by name.
     """
 
     best: ClassVar[tuple[str, ...]] = ("loss:min",)
+    pad: ClassVar[Mapping[str, Any]] = {}
+    pad_to: ClassVar[int] = 1
     prepared: ClassVar[Mapping[str, Any]] = Learned()
 
     @abc.abstractmethod
@@ -128,13 +133,16 @@ class Task(abc.ABC):
 
         Args:
           networks: what `networks()` gave.
-          batch: tensors `[B, ...]` by name.
+          batch: tensors `[B, ...]` by name. In an evaluation, each example is in one
+            batch and no other rows are, so the last batch may be smaller.
           training: whether this is a training step.
 
         Returns:
-          Tensors `[B]`; their means over all examples are what a run reports, ranks
-          and minimises. Regularisation losses of the networks are added to every
-          optimizer's loss by the framework.
+          Tensors `[B]` (or `[B, 1]`); their means over all examples are what a run
+          reports, ranks and minimises. For a mean over words, pixels or samples that
+          count differently, `(value, weight)`, both `[B]` or both `[B, ...]`: the mean
+          is sum(value * weight) / sum(weight) over the split. Weights are at least 0.
+          The networks' regularisation losses are added to every optimizer's loss.
         """
 
     def predictions(self, networks: Any, batch: Batch) -> Mapping[str, Any]:
@@ -183,7 +191,7 @@ class Task(abc.ABC):
             in each epoch; in an evaluation, one for each index, always the same.
 
         Returns:
-          Tensors by name, of one shape in all examples.
+          Tensors by name, of one shape in all examples, except for those in `pad`.
         """
         del seed
         return example
@@ -193,7 +201,7 @@ class Task(abc.ABC):
         """Changes a training batch at random, as a pure function of the seeds.
 
         Args:
-          batch: as gathered from the source.
+          batch: as gathered from the source, and padded.
           seeds: int32 `[B, 2]`, one for each example: `data.uniform(seeds, ...)`, or
             any `tf.random.stateless_*` inside `tf.map_fn`.
         """

@@ -12,6 +12,7 @@ random numbers of `Task.augment`.
 from __future__ import annotations
 
 from trainer.data.failures import SourceError
+from trainer.data.grouping import group_by_length
 from trainer.data.image_folder import decode_image, images
 from trainer.data.line_files import lines
 from trainer.data.npy_files import memmap
@@ -31,6 +32,7 @@ __all__ = [
     "Shuffled",
     "SourceError",
     "decode_image",
+    "group_by_length",
     "images",
     "lines",
     "memmap",

@@ -7,6 +7,7 @@ it has worked on out of order.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
@@ -15,6 +16,7 @@ import tensorflow as tf
 from trainer.compat import autograph
 from trainer.data import records
 from trainer.data.indexed import Indexed
+from trainer.data.padding import Padding
 from trainer.data.random import augmentation_seeds
 from trainer.data.sources import DataError
 from trainer.task import Batch, Source, Task, TaskError
@@ -39,6 +41,7 @@ class Examples:
       batch_size: examples per batch.
       readers: how many pieces of a batch are read at once; 0: a few.
       prefetched: batches that are ready ahead of time.
+      partly: whether `Task.pad` may name what isn't there, but in another source.
     """
 
     source: Indexed | Source
@@ -46,6 +49,7 @@ class Examples:
     batch_size: int
     readers: int = 0
     prefetched: int = _PREFETCHED
+    partly: bool = False
 
     def batches(self, first: int, count: int, places: Places) -> tf.data.Dataset:
         """Batches by name, `count` of them from number `first` on.
@@ -71,13 +75,16 @@ class Examples:
         )
         if self._decodes or not self._stacks:
             found = pieces.unbatch().map(self._decode, tf.data.AUTOTUNE, True)
-            return found.batch(
+            return self._padding.batched(
+                found,
                 self.batch_size,
                 drop_remainder=True,
                 num_parallel_calls=tf.data.AUTOTUNE,
                 deterministic=True,
             )
         whole = pieces.map(lambda examples, seeds: examples)
+        if self._padding.fills:
+            return whole.map(lambda one: self._padding.padded(one, self.batch_size))
         return whole if per_batch == 1 else whole.batch(per_batch, True).map(_joined)
 
     def ready(self, batches: tf.data.Dataset) -> tf.data.Dataset:
@@ -88,7 +95,7 @@ class Examples:
         """Raises `DataError` where batches can't be made of what is read."""
         if self._decodes or not isinstance(self.source, Indexed):
             return
-        name, spec = self.source.name, self.source.outline.spec
+        name, spec = self.source.name, self._source.spec
         for path, one in spec.items():
             if len(path) > 1:
                 raise DataError(
@@ -97,13 +104,25 @@ class Examples:
                     "self, example, seed): return {"
                     f'"{path[-1]}": example["{path[0]}"]["{path[1]}"], ...}}.'
                 )
-            if not one.shape.is_fully_defined():
+            if not one.shape.is_fully_defined() and path[0] not in self._padding.fills:
                 raise DataError(
                     f"the examples of {name!r} have {records.named(path)} of unequal "
                     f"shapes, {tuple(one.shape)}. Expected one shape, so that batches "
-                    "can be made of them. Pad, cut or resize it in decode(self, "
+                    "can be made of them. Fill it up, in the task: pad = "
+                    f'{{"{path[0]}": 0}}. Or pad, cut or resize it in decode(self, '
                     f'example, seed): example["{path[0]}"][:100].'
                 )
+
+    @functools.cached_property
+    def _padding(self) -> Padding:
+        return dataclasses.replace(Padding.of(self.task), partly=self.partly)
+
+    @functools.cached_property
+    def _source(self) -> Any:
+        """The source; what is padded may have any length in it."""
+        if isinstance(self.source, Indexed) and self._padding.fills:
+            return self.source.of_any_length(self._padding.fills)
+        return self.source
 
     @property
     def _decodes(self) -> bool:
@@ -111,7 +130,7 @@ class Examples:
 
     @property
     def _stacks(self) -> bool:
-        return not isinstance(self.source, Indexed) or self.source.stacks
+        return not isinstance(self.source, Indexed) or self._source.stacks
 
     def _chunk(self) -> int:
         """How many examples are read at once: a divisor of the size of a batch."""
@@ -131,7 +150,7 @@ class Examples:
 
     def _read(self, indices: tf.Tensor) -> Any:
         if isinstance(self.source, Indexed):
-            return self.source.nested(self.source.read(indices))
+            return self._source.nested(self._source.read(indices))
         return dict(autograph.converted(self.source.gather)(indices))
 
     def _decode(self, example: Any, seed: tf.Tensor) -> dict[str, tf.Tensor]:

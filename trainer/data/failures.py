@@ -44,6 +44,7 @@ _FOREIGN = tuple(
 )
 _MOST = 100
 _MARK = "source failure no. "
+_UNEQUAL = "Cannot batch tensors with different shapes"
 _T = TypeVar("_T")
 _numbers = itertools.count(1)
 _failures: dict[int, SourceError] = {}
@@ -101,4 +102,15 @@ def told() -> Iterator[None]:
         known = _failures.get(int(found[1])) if found else None
         if known is not None:
             raise known from known.__cause__
+        if _UNEQUAL in str(error):
+            raise DataError(_unequal(str(error))) from None
         raise
+
+
+def _unequal(text: str) -> str:
+    shapes = " and ".join(re.findall(r"had shape (\[[^\]]*\])", text))
+    return (
+        f"examples of unequal shapes are to be one batch: {shapes}. Expected one "
+        'shape. Fill them up, in the task: pad = {"tokens": 0} (by name), or cut or '
+        "resize them in decode(self, example, seed)."
+    )

@@ -23,9 +23,10 @@ from trainer.compat.datasets import chain, functions
 from trainer.data import datasets
 from trainer.data.adapt import Adapted, count_examples
 from trainer.data.graph_digest import GraphDigest
+from trainer.data.grouping import Grouped
 from trainer.data.indexed import Indexed
 from trainer.data.several import Several
-from trainer.data.sources import common_length, outline
+from trainer.data.sources import as_tensor, common_length, outline
 from trainer.data.splits import taken
 
 _SAMPLE = 64
@@ -62,6 +63,9 @@ def fingerprint(sources: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _of_split(name: str, given: Any) -> dict[str, Any]:
     if isinstance(given, Adapted):
         return _of_dataset(given, opened=name != "train")
+    if isinstance(given, Grouped):
+        found = _of_split(name, given.source)
+        return {**found, "digest": digest([found["digest"], given.lengths])}
     return _of_indexed(given) if isinstance(given, Indexed) else _of_source(given)
 
 
@@ -93,7 +97,7 @@ def _of_source(given: Any) -> dict[str, Any]:
     if isinstance(given, Mapping):
         length = common_length(given)
         examples = {
-            name: tf.convert_to_tensor(_rows(array, sample(length)))
+            name: as_tensor(name, _rows(array, sample(length)))
             for name, array in given.items()
         }
     else:
@@ -114,7 +118,7 @@ def _rows(array: Any, rows: np.ndarray) -> Any:
     """Those rows of an array, without a copy of the whole."""
     if isinstance(array, np.ndarray):
         return array[rows]
-    if isinstance(array, tf.Tensor | tf.Variable):
+    if isinstance(array, tf.Tensor | tf.Variable | tf.RaggedTensor):
         return tf.gather(array, rows)
     return np.asarray([array[int(row)] for row in rows])
 

@@ -13,9 +13,8 @@ asked for many examples at once; it gives a list of them, or arrays `[B, ...]` b
 from __future__ import annotations
 
 import functools
-import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent import futures
 from typing import Any, final
 
@@ -41,12 +40,12 @@ class Indexed:
       name: of the split, for messages.
     """
 
-    def __init__(self, given: Any, name: str) -> None:
+    def __init__(self, given: Any, name: str, free: Iterable[str] = ()) -> None:
         self.given = given
         self.name = name
         self._length = len(given)
-        self._lock = threading.Lock()
         self._many = getattr(given, "__getitems__", None)
+        self._free = frozenset(free)
 
     def __len__(self) -> int:
         return self._length
@@ -60,21 +59,35 @@ class Indexed:
         """
         return examine(self.given, self.name, self._length, self._sampled, _one)
 
+    @functools.cached_property
+    def spec(self) -> records.Spec:
+        """What an example is like, by path; None where a dimension is not always so."""
+        return {
+            path: records.of_any_length(one) if path[0] in self._free else one
+            for path, one in self.outline.spec.items()
+        }
+
     @property
     def stacks(self) -> bool:
         """Whether examples can be stacked as they are: all have one shape."""
-        return all(one.shape.is_fully_defined() for one in self.outline.spec.values())
+        return all(one.shape.is_fully_defined() for one in self.spec.values())
+
+    def of_any_length(self, names: Iterable[str]) -> Indexed:
+        """The same source, in which arrays of these names may be of any length."""
+        found = Indexed(self.given, self.name, names)
+        found.outline = self.outline  # found once, for both
+        return found
 
     def nested(self, flat: Sequence[tf.Tensor]) -> dict[str, Any]:
         """What `read` gave, by name."""
-        return records.nested(dict(zip(self.outline.spec, flat, strict=True)))
+        return records.nested(dict(zip(self.spec, flat, strict=True)))
 
     def read(self, indices: tf.Tensor) -> list[tf.Tensor]:
         """The examples at `indices` (int64 `[B]`), stacked, as an op.
 
         It is stateless: the same indices give the same examples.
         """
-        spec = self.outline.spec
+        spec = self.spec
         flat = tf.numpy_function(
             self._stacked,
             [indices],
@@ -119,7 +132,7 @@ class Indexed:
         ]
 
     def _read(self, indices: list[int]) -> list[np.ndarray]:
-        spec = self.outline.spec
+        spec = self.spec
         given = self._asked(indices)
         if isinstance(given, Mapping):
             columns = self._columns(given, indices)
@@ -195,7 +208,7 @@ class Indexed:
         batched: bool = False,
     ) -> None:
         """Against what the first examples were like."""
-        spec = self.outline.spec
+        spec = self.spec
         problem = ""
         if found.keys() != spec.keys():
             problem = f"gives {_names(found)}; others give {_names(spec)}"

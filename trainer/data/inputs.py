@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from trainer.data.adapt import Adapted, ready
 from trainer.data.examples import decodes
+from trainer.data.grouping import ungrouped
 from trainer.data.indexed import Indexed
 from trainer.data.pipeline import Shuffled
 from trainer.data.prepared import Prepared
@@ -57,6 +58,6 @@ def training(task: Task, given: Any, *, batch_size: int, seed: int) -> Input:
     if isinstance(given, Adapted):
         given = ready(given, task, seed, endless=True)
         return Stream(task=task, given=given, batch_size=batch_size, seed=seed)
-    if isinstance(given, Indexed | Several) or decodes(task):
+    if isinstance(ungrouped(given), Indexed | Several) or decodes(task):
         return Prepared(task=task, source=given, batch_size=batch_size, seed=seed)
     return Shuffled(task=task, source=given, batch_size=batch_size, seed=seed)

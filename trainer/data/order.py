@@ -39,10 +39,23 @@ def shuffled(step: tf.Tensor, *, batch_size: int, length: int, seed: int) -> tf.
     Returns:
       int64 `[batch_size]`, places in the source.
     """
-    numbers = places(step, batch_size)
+    return drawn(places(step, batch_size), length=length, seed=seed)
+
+
+def drawn(numbers: tf.Tensor, *, length: int, seed: int) -> tf.Tensor:
+    """Places in the source of the examples of these numbers, int64 `[B]`."""
+    keys = row_keys(seed, numbers // length)
+    return permuted(numbers % length, tf.constant(length, tf.int64), keys)
+
+
+def permuted(index: tf.Tensor, count: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+    """Where places go under permutations.
+
+    Args:
+      index: int64 `[B]`, the places.
+      count: int64 scalar or `[B]`, of how many.
+      keys: uint32 `[B, 3]` of the permutations, what `random.row_keys` gives.
+    """
     return tf.raw_ops.RandomIndexShuffle(
-        index=numbers % length,
-        seed=row_keys(seed, numbers // length),
-        max_index=tf.constant(length - 1, tf.int64),
-        rounds=_CIPHER_ROUNDS,
+        index=index, seed=keys, max_index=count - 1, rounds=_CIPHER_ROUNDS
     )

@@ -20,8 +20,10 @@ import tensorflow as tf
 from trainer.compat import autograph
 from trainer.data.adapt import Adapted, adapted, ready
 from trainer.data.examples import Examples, decodes
+from trainer.data.grouping import drawn, ungrouped
 from trainer.data.indexed import Indexed
-from trainer.data.order import places, shuffled
+from trainer.data.order import places
+from trainer.data.padding import Padding
 from trainer.data.random import augmentation_seeds
 from trainer.task import Source, Task
 
@@ -42,14 +44,12 @@ class Shuffled:
 
     def batch(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
         """The batch of `step` (int64 scalar): tensors `[batch_size, ...]` by name."""
-        indices = shuffled(
-            step,
-            batch_size=self.batch_size,
-            length=len(self.source),
-            seed=self.seed,
-        )
-        batch = autograph.converted(self.source.gather)(indices)
-        seeds = augmentation_seeds(self.seed, places(step, self.batch_size))
+        size = self.batch_size
+        numbers = places(step, size)
+        indices = drawn(self.source, numbers, batch_size=size, seed=self.seed)
+        batch = autograph.converted(ungrouped(self.source).gather)(indices)
+        batch = Padding.of(self.task).padded(batch, rows=size)
+        seeds = augmentation_seeds(self.seed, numbers)
         return dict(autograph.converted(self.task.augment)(batch, seeds))
 
     @contextlib.contextmanager
@@ -68,24 +68,35 @@ class Shuffled:
         """Nothing to do."""
 
 
-def ordered(given: Any, batch_size: int, task: Task | None = None) -> Any:
+def ordered(
+    given: Any,
+    batch_size: int,
+    task: Task | None = None,
+    *,
+    padding: Padding | None = None,
+) -> Any:
     """The input of an evaluation: every example exactly once.
 
     Args:
       given: a source, or a finite dataset.
-      batch_size: examples per batch.
+      batch_size: examples per batch; fewer if a source has fewer.
       task: whose `decode` the examples go through; None: they don't.
+      padding: of batches, if it is not the task's own.
 
     Returns:
       A `tf.data.Dataset` of batches by name and of which of their rows count (bool
-      `[B]`). All batches have one shape; the rows that don't count repeat others.
+      `[B]`). All batches have one size; the rows that don't count repeat others.
       But the batches of a dataset that are taken as they are stay so.
     """
+    given, padding = ungrouped(given), padding or Padding.of(task)
     if isinstance(given, tf.data.Dataset):
         given = adapted(given, "examples")
     if isinstance(given, Adapted):
         every = ready(given, task, _EVALUATED)
-        return _whole(every.dataset) if every.whole else _filled(every, batch_size)
+        if every.whole:
+            return _whole(every.dataset)
+        return _filled(every.dataset, batch_size, padding)
+    batch_size = min(batch_size, len(given))
     last, count = len(given) - 1, math.ceil(len(given) / batch_size)
     if isinstance(given, Indexed) or (task is not None and decodes(task)):
 
@@ -102,7 +113,8 @@ def ordered(given: Any, batch_size: int, task: Task | None = None) -> Any:
     def gather(number: tf.Tensor) -> Any:
         numbers = places(number, batch_size)
         rows = tf.minimum(numbers, last)
-        return autograph.converted(given.gather)(rows), numbers <= last
+        batch = autograph.converted(given.gather)(rows)
+        return padding.padded(batch, rows=batch_size), numbers <= last
 
     return tf.data.Dataset.range(count).map(gather).prefetch(2)
 
@@ -114,11 +126,13 @@ def _whole(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.map(count).prefetch(2)
 
 
-def _filled(given: Adapted, batch_size: int) -> tf.data.Dataset:
+def _filled(
+    given: tf.data.Dataset, batch_size: int, padding: Padding
+) -> tf.data.Dataset:
     def fill(batch: Any) -> Any:
         count = tf.shape(next(iter(batch.values())))[0]
         rows = tf.minimum(tf.range(batch_size), count - 1)
         full = {name: tf.gather(one, rows) for name, one in batch.items()}
         return full, tf.range(batch_size) < count
 
-    return given.dataset.batch(batch_size).map(fill).prefetch(2)
+    return padding.batched(given, batch_size).map(fill).prefetch(2)

@@ -17,6 +17,7 @@ from trainer.compat import autograph
 from trainer.compat.datasets import iterator_resource
 from trainer.data import failures
 from trainer.data.examples import ready
+from trainer.data.grouping import Grouped
 from trainer.data.indexed import Indexed
 from trainer.data.several import Several
 from trainer.data.walk import walks
@@ -40,7 +41,7 @@ class Prepared:
         self,
         *,
         task: Task,
-        source: Indexed | Source | Several,
+        source: Indexed | Source | Several | Grouped,
         batch_size: int,
         seed: int,
         readers: int = 0,

@@ -117,6 +117,13 @@ def spec(rows: list[dict[Path, np.ndarray]]) -> Spec:
     }
 
 
+def of_any_length(one: tf.TensorSpec) -> tf.TensorSpec:
+    """With a first dimension of any size."""
+    if not one.shape.rank:
+        return one
+    return tf.TensorSpec([None, *one.shape[1:]], one.dtype)
+
+
 def difference(row: Mapping[Path, np.ndarray], other: Mapping[Path, np.ndarray]) -> str:
     """How an example differs from another one in names, dtypes or ranks; or empty."""
     if row.keys() != other.keys():

@@ -19,6 +19,8 @@ from typing import Any, final
 import numpy as np
 import tensorflow as tf
 
+from trainer.data import ragged
+from trainer.data.records import ValueProblemError
 from trainer.errors import KeepstepError
 
 
@@ -30,6 +32,9 @@ class DataError(KeepstepError, ValueError):
 class Arrays:
     """A source of arrays in memory: `{"image": [N, ...], "label": [N]}`.
 
+    Rows of unequal lengths are taken as well, in a list or a `tf.RaggedTensor`; the
+    task says what fills them (`Task.pad`).
+
     Raises:
       DataError: there is no array, or they do not have one common length above 0.
     """
@@ -37,7 +42,7 @@ class Arrays:
     def __init__(self, arrays: Mapping[str, Any]) -> None:
         self._length = common_length(arrays)
         # A large NumPy array in a graph would be copied into it; a tensor is captured.
-        self._tensors = {k: tf.convert_to_tensor(v) for k, v in arrays.items()}
+        self._tensors = {k: as_tensor(k, v) for k, v in arrays.items()}
 
     def __len__(self) -> int:
         return self._length
@@ -49,6 +54,18 @@ class Arrays:
         }
 
 
+def as_tensor(name: str, array: Any) -> Any:
+    """A tensor, or a `tf.RaggedTensor` if its rows are of unequal lengths.
+
+    Raises:
+      DataError: its rows differ in more than their first dimension.
+    """
+    try:
+        return ragged.tensor(name, array)
+    except ValueProblemError as error:
+        raise DataError(str(error)) from error
+
+
 def common_length(arrays: Mapping[str, Any]) -> int:
     """How many examples arrays by name are.
 
@@ -56,12 +73,12 @@ def common_length(arrays: Mapping[str, Any]) -> int:
       DataError: there is no array, or they do not have one common length above 0.
     """
     for name, array in arrays.items():
-        if not np.shape(array):
+        if ragged.is_single(array):
             raise DataError(
                 f"{name!r} is a single value; expected an array with one entry per "
                 "example."
             )
-    lengths = {name: len(array) for name, array in arrays.items()}
+    lengths = {name: ragged.length(array) for name, array in arrays.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise DataError(
             f"the arrays of a source have the lengths {lengths}; expected one "
@@ -70,8 +87,15 @@ def common_length(arrays: Mapping[str, Any]) -> int:
     return next(iter(lengths.values()))
 
 
-def npz(path: str | pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+def npz(
+    path: str | pathlib.Path, names: Sequence[str], *, optional: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
     """The named arrays of an `.npz` file. Pickled objects are refused.
+
+    Args:
+      path: of the file.
+      names: that it must have.
+      optional: that are read as well where the file has them.
 
     Raises:
       DataError: there is no such file, or it has no such array.
@@ -84,7 +108,8 @@ def npz(path: str | pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]
                     f"{path} has no array {missing[0]!r}; it has "
                     f"{', '.join(sorted(file)) or 'none'}. Expected {wanted}."
                 )
-            arrays = {name: file[name] for name in names}
+            more = [name for name in optional if name in file]
+            arrays = {name: file[name] for name in (*names, *more)}
             for name, array in arrays.items():
                 if not isinstance(array, np.ndarray):
                     raise DataError(

@@ -15,11 +15,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.data import several
+from trainer.data import ragged, several
 from trainer.data.adapt import Adapted, adapted
+from trainer.data.grouping import Grouped
 from trainer.data.indexed import Indexed
 from trainer.data.several import Several
-from trainer.data.sources import Arrays, DataError
+from trainer.data.sources import Arrays, DataError, as_tensor, common_length
 
 _KINDS = (
     "Expected arrays by name, a class with __len__ and __getitem__, a source of "
@@ -44,27 +45,26 @@ def split(sources: Mapping[str, Any], name: str) -> Any:
     if isinstance(given, Several):
         inner = {f"{name}/{key}": one for key, one in given.sources.items()}
         return given.of({key: split(inner, f"{name}/{key}") for key in given.sources})
+    if isinstance(given, Grouped):
+        return given.of(split({name: given.source}, name))
     return Arrays(given) if isinstance(given, Mapping) else given
 
 
 def taken(given: Any, name: str) -> Any:
-    """What a split was given as, ready to be read; a mapping stays as it is.
+    """What a split was given as, ready to be read; a mapping stays one.
 
     Raises:
       DataError: it is nothing that can be read.
     """
     if isinstance(given, Several) or several.is_several(given):
         return _several(given, name)
-    if isinstance(given, Mapping) and several.is_mixed(given):
-        raise DataError(
-            f"the data of {name!r} hold both arrays and sources: "
-            f"{', '.join(f'{key!r} ({_kind(one)})' for key, one in given.items())}. "
-            f'Expected one of these. Name each source: {{"{name}": {{"labelled": '
-            '{"x": x, "y": y}, "unlabelled": {"x": more}}}.'
-        )
+    if isinstance(given, Mapping):
+        return _evened(given, name)
+    if isinstance(given, Grouped):
+        return _grouped(given, name)
     if isinstance(given, tf.data.Dataset):
         return adapted(given, name)
-    known = isinstance(given, Mapping | Adapted | Indexed)
+    known = isinstance(given, Adapted | Indexed)
     if known or (hasattr(given, "gather") and hasattr(given, "__len__")):
         return given
     if problem := _problem(given, name):
@@ -83,6 +83,19 @@ def taken(given: Any, name: str) -> Any:
             "at least 1. Look at the path or the filter that they come from."
         )
     return Indexed(given, name)
+
+
+def _evened(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Arrays by name; rows of unequal lengths are put together, once."""
+    if several.is_mixed(given):
+        raise DataError(
+            f"the data of {name!r} hold both arrays and sources: "
+            f"{', '.join(f'{key!r} ({_kind(one)})' for key, one in given.items())}. "
+            f'Expected one of these. Name each source: {{"{name}": {{"labelled": '
+            '{"x": x, "y": y}, "unlabelled": {"x": more}}}.'
+        )
+    lists = {k: v for k, v in given.items() if ragged.is_ragged(v)}
+    return {**given, **{k: as_tensor(k, v) for k, v in lists.items()}}
 
 
 def _several(given: Any, name: str) -> Several:
@@ -104,6 +117,18 @@ def _several(given: Any, name: str) -> Several:
             )
         inner[key] = taken(one, f"{name}/{key}")
     return found.of(inner)
+
+
+def _grouped(given: Grouped, name: str) -> Grouped:
+    source = taken(given.source, name)
+    count = common_length(source) if isinstance(source, Mapping) else len(source)
+    if count != len(given):
+        raise DataError(
+            f"the data of {name!r} are {count} examples, grouped by {len(given)} "
+            "lengths. Expected a length for each example. Compute them from the very "
+            "examples that are grouped."
+        )
+    return given.of(source)
 
 
 def _problem(given: Any, name: str) -> str:

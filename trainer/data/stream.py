@@ -34,6 +34,7 @@ from trainer.data.datasets import (
 )
 from trainer.data.fingerprint import digest
 from trainer.data.order import places
+from trainer.data.padding import Padding
 from trainer.data.random import augmentation_seeds
 from trainer.data.resumable import stuck
 from trainer.errors import KeepstepError
@@ -106,7 +107,9 @@ class Stream:
         self._weighed = False
         self.dataset = dataset.repeat()
         if not given.whole:
-            self.dataset = self.dataset.batch(batch_size, drop_remainder=True)
+            self.dataset = Padding.of(task).batched(
+                self.dataset, batch_size, drop_remainder=True
+            )
         self.iterator = iter(self.dataset)
 
     def batch(self, step: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -19,7 +19,8 @@ from typing import Any, final
 import tensorflow as tf
 
 from trainer.data.examples import Examples
-from trainer.data.order import places, shuffled
+from trainer.data.grouping import drawn, ungrouped
+from trainer.data.order import places
 from trainer.data.random import augmentation_seeds
 from trainer.data.several import Several, seed_of
 from trainer.task import Task
@@ -32,10 +33,12 @@ class Walk:
 
     Attributes:
       examples: how they are read.
+      source: them, grouped by length or not.
       seed: of their order, and of what is random in each.
     """
 
     examples: Examples
+    source: Any
     seed: int
 
     def batches(self, first: int) -> tf.data.Dataset:
@@ -47,12 +50,13 @@ class Walk:
         return augmentation_seeds(self.seed, places(number, self.examples.batch_size))
 
     def _places(self, number: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-        length = len(self.examples.source)
-        indices = shuffled(number, batch_size=size, length=length, seed=self.seed)
-        return indices, augmentation_seeds(self.seed, places(number, size))
+        numbers = places(number, size)
+        batch_size = self.examples.batch_size
+        indices = drawn(self.source, numbers, batch_size=batch_size, seed=self.seed)
+        return indices, augmentation_seeds(self.seed, numbers)
 
 
-def walks(given: Any, task: Task, *, batch_size: int, seed: int, **ways: int) -> Any:
+def walks(given: Any, task: Task, *, batch_size: int, seed: int, **ways: Any) -> Any:
     """The walk over a source, or of several those by name.
 
     Args:
@@ -70,9 +74,10 @@ def walks(given: Any, task: Task, *, batch_size: int, seed: int, **ways: int) ->
                 task,
                 batch_size=sizes[name],
                 seed=seed_of(name, seed),
-                **ways,
+                **ways | {"partly": True},
             )
             for name, source in given.sources.items()
         }
-    examples = Examples(source=given, task=task, batch_size=batch_size, **ways)
-    return Walk(examples, seed)
+    plain = ungrouped(given)
+    examples = Examples(source=plain, task=task, batch_size=batch_size, **ways)
+    return Walk(examples, given, seed)

@@ -21,7 +21,6 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -30,8 +29,9 @@ from trainer.checkpoint import catalog
 from trainer.config import options
 from trainer.data.adapt import steps_per_epoch
 from trainer.data.inputs import Input
+from trainer.data.padding import Padding
 from trainer.data.several import Several
-from trainer.inference import own_examples, recorded
+from trainer.inference import fitting, own_examples, recorded
 from trainer.inference.recorded import Recorded
 from trainer.model import loading, parts
 from trainer.model.state import State
@@ -89,23 +89,30 @@ class Restored:
         spec = self.spec()
         wanted = list(spec if names is None else names)
         place = given if isinstance(given, str) else "the examples"
+        padding = Padding.of(self.task).among(wanted)
+        masks = [name for name in wanted if name in padding.masks]
+        wanted = [name for name in wanted if name not in masks]
         arrays: Any = given
         if isinstance(given, str):
-            found = own_examples.read(given, self.task, self.known.recipe, spec, wanted)
+            recipe = self.known.recipe
+            found = own_examples.read(
+                given, self.task, recipe, spec, wanted, optional=masks
+            )
             if found.source is not None:
                 if names is None:
                     own_examples.check_labelled(found, given)
                 return self._decoded(found.source, given, batch_size)
             arrays = found.arrays
+        wanted += [name for name in masks if name in arrays]
         if missing := [name for name in wanted if name not in arrays]:
             raise data.DataError(
                 f"{place} have no array {missing[0]!r}; expected {', '.join(wanted)}."
             )
-        fitting = {
-            name: _fitting(place, name, np.asarray(arrays[name]), spec[name])
+        fits = {
+            name: fitting.taken(place, name, arrays[name], spec[name])
             for name in wanted
         }
-        return data.ordered(data.Arrays(fitting), batch_size)
+        return data.ordered(data.Arrays(fits), batch_size, padding=padding)
 
     def spec(self) -> dict[str, tf.TensorSpec]:
         """The outline of a batch, before any augmentation."""
@@ -222,26 +229,3 @@ def _batches(sources: Mapping[str, Any], batch_size: int) -> int:
     train = data.split(sources, "train") if sources else None
     epoch = None if train is None else steps_per_epoch(train, batch_size)
     return _OF_STREAM if epoch is None else math.ceil(epoch)
-
-
-def _fitting(path: str, name: str, array: np.ndarray, spec: tf.TensorSpec) -> Any:
-    """The array in the task's own dtype, where no value changes by that."""
-    kind = spec.dtype.as_numpy_dtype
-    shape = spec.shape[1:]
-    if array.ndim == 0 or not shape.is_compatible_with(array.shape[1:]):
-        expected = str(("N", *shape)).replace("'", "")
-        raise data.DataError(
-            f"{path}: {name!r} has shape {array.shape}; the task has "
-            f"{tuple(shape)} an example, so expected {expected}."
-        )
-    if array.dtype == kind:
-        return array
-    same = array.dtype.kind == "f" and np.issubdtype(kind, np.floating)
-    with np.errstate(invalid="ignore"):
-        converted = array.astype(kind) if array.dtype.kind in "biuf" else None
-    if converted is None or not (same or np.array_equal(converted, array)):
-        raise data.DataError(
-            f"{path}: {name!r} is {array.dtype}; the task has {spec.dtype.name}, which "
-            "can't hold all of its values. Convert it as the task's own data was."
-        )
-    return converted

@@ -42,6 +42,8 @@ def read(
     recipe: Recipe | None,
     spec: Mapping[str, tf.TensorSpec],
     wanted: Sequence[str],
+    *,
+    optional: Sequence[str] = (),
 ) -> Own:
     """Reads a file or a folder.
 
@@ -51,6 +53,7 @@ def read(
       recipe: how the task's own examples are read, where that is known.
       spec: of a batch that the networks take.
       wanted: what is needed of that.
+      optional: what is read of an `.npz` if it is there.
 
     Raises:
       DataError: it can't be read, or does not fit the task.
@@ -67,7 +70,7 @@ def read(
             )
         return Own(source=taken(image_folder.like(path, recipe), given))
     if path.suffix.lower() not in rows.SUFFIXES:
-        return Own(arrays=npz(given, wanted))
+        return Own(arrays=npz(given, wanted, optional=optional))
     columns = rows.read(path, typed=kind == "table")
     if recipe is not None and kind == "table":
         found = tables.like(given, columns, recipe)

@@ -154,9 +154,13 @@ def as_lines(predicted: Iterable[Arrays]) -> Iterator[str]:
 
 
 def joined(batches: Iterable[Arrays]) -> Arrays:
-    """Batches of arrays as arrays `[N, ...]` by name."""
+    """Batches of arrays as arrays `[N, ...]` by name.
+
+    Batches that are padded to other lengths are filled up to the longest, with zeros,
+    False and empty texts.
+    """
     every = list(batches)
-    return {name: np.concatenate([batch[name] for batch in every]) for name in every[0]}
+    return {name: _concatenated([batch[name] for batch in every]) for name in every[0]}
 
 
 def write_npz(path: pathlib.Path, predicted: Iterable[Arrays]) -> int:
@@ -165,6 +169,20 @@ def write_npz(path: pathlib.Path, predicted: Iterable[Arrays]) -> int:
     with path.open("wb") as file:
         np.savez(file, **arrays)
     return len(next(iter(arrays.values())))
+
+
+def _concatenated(arrays: list[np.ndarray]) -> np.ndarray:
+    shapes = {one.shape[1:] for one in arrays}
+    if len(shapes) == 1 or len({len(shape) for shape in shapes}) > 1:
+        return np.concatenate(arrays)
+    longest = [max(sizes) for sizes in zip(*shapes, strict=True)]
+    found = np.zeros([sum(map(len, arrays)), *longest], np.result_type(*arrays))
+    row = 0
+    for one in arrays:
+        place = (slice(row, row + len(one)), *map(slice, one.shape[1:]))
+        found[place] = one
+        row += len(one)
+    return found
 
 
 def array(tensor: Any) -> np.ndarray:
