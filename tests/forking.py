@@ -20,6 +20,7 @@ import json
 import os
 import pathlib
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -48,8 +49,8 @@ class Process:
         self._connection.connect(_address())
         files = [stdout.fileno(), stderr.fileno()]
         socket.send_fds(self._connection, [json.dumps(request).encode()], files)
-        self._answers = self._connection.makefile("r")
-        self.pid = int(self._answers.readline())
+        self._answers = b""
+        self.pid = self._answer(None)
         self.returncode = None
 
     def send_signal(self, number):
@@ -60,15 +61,20 @@ class Process:
         with contextlib.suppress(ProcessLookupError):  # it has just ended
             self.send_signal(signal.SIGKILL)
 
-    def wait(self, timeout):
-        """The exit code; `TimeoutError` if it is still there by then."""
+    def wait(self, timeout=None):
+        """The exit code; `subprocess.TimeoutExpired` if it is still there by then."""
         if self.returncode is None:
-            self._connection.settimeout(timeout)
-            status = int(self._answers.readline())
-            self.returncode = os.waitstatus_to_exitcode(status)
-            self._answers.close()
+            self.returncode = os.waitstatus_to_exitcode(self._answer(timeout))
             self._connection.close()
         return self.returncode
+
+    def _answer(self, timeout):
+        while b"\n" not in self._answers:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(str(PROGRAM), timeout)
+            self._answers += self._connection.recv(64)
+        line, _, self._answers = self._answers.partition(b"\n")
+        return int(line)
 
 
 @functools.cache

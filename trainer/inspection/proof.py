@@ -8,6 +8,7 @@ is complete. Then everything that a run leaves behind is compared.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import os
 import pathlib
@@ -16,7 +17,8 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from absl import logging
 
@@ -37,6 +39,7 @@ _POINTS = {
     "promotion": 4,
 }
 _ANY = "any instant"
+Start = Callable[..., Any]
 # Scalars that tell of the clock, not of the training.
 _CLOCK = ("speed/", "checkpoint/")
 
@@ -61,7 +64,12 @@ class Verdict:
 
 
 def prove(
-    command: Sequence[str], directory: pathlib.Path, *, kills: int, seed: int
+    command: Sequence[str],
+    directory: pathlib.Path,
+    *,
+    kills: int,
+    seed: int,
+    start: Start = subprocess.Popen,
 ) -> Verdict:
     """Runs `command` straight and under kills, below `directory`.
 
@@ -70,13 +78,15 @@ def prove(
       directory: new and empty.
       kills: how many processes to kill; a run that is complete before is begun anew.
       seed: of the instants.
+      start: starts a process as `subprocess.Popen` does.
 
     Raises:
       ProofError: a run failed by itself.
     """
+    run = functools.partial(_run, start, command)
     straight = directory / "straight"
     began = time.monotonic()
-    if _run(command, straight, log=directory / "straight.log"):
+    if run(straight, log=directory / "straight.log"):
         raise ProofError("the uninterrupted run was killed from outside.")
     duration = time.monotonic() - began
     logging.info("the uninterrupted run took %.0f s", duration)
@@ -90,7 +100,7 @@ def prove(
         number += 1
         run_dir = directory / f"killed-{number}"
         left = kills - survived.total()
-        for phase in _run_under_kills(command, run_dir, left, duration, phases, chance):
+        for phase in _run_under_kills(run, run_dir, left, duration, phases, chance):
             survived[phase] += 1
             logging.info("kill %d of %d: %s", survived.total(), kills, phase)
         differences += _differences(straight, run_dir, compared)
@@ -99,7 +109,7 @@ def prove(
 
 
 def _run_under_kills(
-    command: Sequence[str],
+    run: Callable[..., bool],
     run_dir: pathlib.Path,
     kills: int,
     duration: float,
@@ -113,17 +123,18 @@ def _run_under_kills(
     log = run_dir.with_suffix(".log")
     for phase in itertools.islice(phases, kills):
         if phase == _ANY:
-            died = _run(command, run_dir, log=log, secs=chance.uniform(0.3, duration))
+            died = run(run_dir, log=log, secs=chance.uniform(0.3, duration))
         else:
             point = f"{phase}@{chance.randint(1, _POINTS[phase])}"
-            died = _run(command, run_dir, log=log, point=point)
+            died = run(run_dir, log=log, point=point)
         if not died:
             return
         yield phase
-    _run(command, run_dir, log=log)
+    run(run_dir, log=log)
 
 
 def _run(
+    start: Start,
     command: Sequence[str],
     run_dir: pathlib.Path,
     *,
@@ -134,7 +145,7 @@ def _run(
     """One process: to its end, to `point`, or killed after `secs`; says if it died."""
     environment = {**os.environ, failpoints.VARIABLE: point}
     with log.open("ab") as output:
-        process = subprocess.Popen(
+        process = start(
             [*command, f"--run_dir={run_dir}", "--progress=lines"],
             stdout=output,
             stderr=output,
@@ -145,12 +156,11 @@ def _run(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    if process.returncode in (0, -signal.SIGKILL):
-        return process.returncode != 0
+    code: int = process.returncode
+    if code in (0, -signal.SIGKILL):
+        return code != 0
     last = log.read_text(errors="replace").strip().rpartition("\n")[2]
-    raise ProofError(
-        f"training ended with exit code {process.returncode}: {last} (all of it: {log})"
-    )
+    raise ProofError(f"training ended with exit code {code}: {last} (all of it: {log})")
 
 
 def _differences(
