@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from trainer.compat import autograph
+from trainer.model import dtypes
 from trainer.model.means import EXAMPLES, Value, checked_weight
 from trainer.task import Batch, Task, TaskError
 
@@ -52,13 +53,14 @@ def checked_values(
 
     Raises:
       TaskError: a value is not one number an example, nor a value with its weight, or
-        has an unusable name.
+        has an unusable name; whole numbers are computed with floats.
     """
     values = {}
     first = next(iter(batch.values()))
     # Of several sources, each value has the size of any of them.
     size = None if isinstance(first, Mapping) else first.shape[0]
-    given = autograph.converted(task.values)(networks, batch, training)
+    with dtypes.told(type(task).__name__, batch):
+        given = autograph.converted(task.values)(networks, batch, training)
     for name, value in given.items():
         _check_name(task, name)
         if isinstance(value, tuple):
