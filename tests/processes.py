@@ -83,7 +83,8 @@ def run(
 
 def _of_interpreter(environment: Mapping[str, str]) -> dict[str, str]:
     """What an interpreter and its libraries read of the environment at their start."""
-    names = ("PYTHON", "LC_", "LANG", "TF_", "KERAS_", "CUDA_")
+    # Not TF_CPP_*: a command in this process sets how much is logged.
+    names = ("PYTHON", "LC_", "LANG", "TF_ENABLE_", "TF_XLA_", "KERAS_", "CUDA_")
     return {key: one for key, one in environment.items() if key.startswith(names)}
 
 
