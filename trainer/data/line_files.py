@@ -10,41 +10,19 @@ r"""Lines of text files by number: `{"line": b"..."}` without its end.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Iterable
 
 import numpy as np
 
 from trainer.data.offsets import Files, PathLike, Spans
-from trainer.data.trial import READERS
 
 _BLOCK = 16_000_000
 _END = 10
 
 
-@final
-class Lines:
-    """The lines of files, one after the other. Use `lines`."""
-
-    readers = READERS
-
-    def __init__(self, files: Files) -> None:
-        self._files = files
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: int) -> dict[str, bytes]:
-        return {"line": self._files.read(index).rstrip(b"\r\n")}
-
-    def fingerprint(self) -> str:
-        """The names and sizes of the files."""
-        return self._files.fingerprint()
-
-
 def lines(
-    paths: PathLike | Sequence[PathLike], index_dir: PathLike | None = None
-) -> Lines:
+    paths: PathLike | Iterable[PathLike], index_dir: PathLike | None = None
+) -> Files:
     """A source of the lines of text files.
 
     Args:
@@ -54,12 +32,7 @@ def lines(
     Raises:
       DataError: there is no such file.
     """
-    several = (
-        paths
-        if isinstance(paths, Sequence) and not isinstance(paths, str)
-        else ([paths])
-    )
-    return Lines(Files(several, spans, index_dir))
+    return Files(paths, spans, name="line", index_dir=index_dir, end=b"\r\n")
 
 
 def spans(path: pathlib.Path) -> Spans:

@@ -1,4 +1,4 @@
-"""Where the records of files begin: found once, kept in a file beside them.
+"""Records of files by number: where each begins is found once and kept in a file.
 
 An index is valid for a file of the same size and time; otherwise it is made anew.
 """
@@ -9,13 +9,14 @@ import hashlib
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, final
 
 import numpy as np
 from absl import logging
 
 from trainer.data.sources import DataError
+from trainer.data.trial import READERS
 
 PathLike = str | os.PathLike[str]
 Spans = tuple[np.ndarray, np.ndarray]
@@ -25,28 +26,41 @@ _SUFFIX = ".index.npz"
 
 @final
 class Files:
-    """Pieces of files by number, each read by position.
+    """A source of the pieces of files, one file after the other: `{name: bytes}`."""
 
-    Args of `__init__`: the paths, and what finds the pieces of one file: int64 arrays
-    of where they begin and of how many bytes they are.
-
-    Raises:
-      DataError: there is no file, or one can't be read.
-    """
+    readers = READERS
 
     def __init__(
         self,
-        paths: Sequence[PathLike],
+        paths: PathLike | Iterable[PathLike],
         find: Callable[[pathlib.Path], Spans],
+        *,
+        name: str,
         index_dir: PathLike | None,
+        end: bytes = b"",
     ) -> None:
+        """The pieces, each read by its position.
+
+        Args:
+          paths: of the files, in the order that numbers the pieces.
+          find: the pieces of one file: int64 arrays of where they begin and of how
+            many bytes they are.
+          name: of a piece in its example.
+          index_dir: where the indices are kept; None: each beside its file.
+          end: bytes that are no part of a piece when they are its last ones.
+
+        Raises:
+          DataError: there is no file, or one can't be read.
+        """
+        self._name, self._end = name, end
         self._descriptors: list[int] = []
-        if not paths:
+        every = [paths] if isinstance(paths, str | os.PathLike) else paths
+        self._paths = [pathlib.Path(path) for path in every]
+        if not self._paths:
             raise DataError(
                 "there are no files to read. Expected at least one path. Look at the "
                 'pattern: sorted(pathlib.Path("data").glob("*.tfrecord")).'
             )
-        self._paths = [pathlib.Path(path) for path in paths]
         found = [_spans(path, find, index_dir) for path in self._paths]
         self._begin = np.concatenate([begin for begin, _ in found])
         self._size = np.concatenate([size for _, size in found])
@@ -60,8 +74,7 @@ class Files:
     def __len__(self) -> int:
         return len(self._begin)
 
-    def read(self, index: int) -> bytes:
-        """The piece of that number."""
+    def __getitem__(self, index: int) -> dict[str, bytes]:
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
         number = int(np.searchsorted(self._first, index, "right")) - 1
@@ -69,7 +82,7 @@ class Files:
         found = os.pread(self._descriptors[number], size, begin)
         if len(found) != size:
             raise EOFError(f"{self._paths[number]} ends inside record {index}")
-        return found
+        return {self._name: found.rstrip(self._end)}
 
     def fingerprint(self) -> str:
         """The names and sizes of the files."""
@@ -112,8 +125,9 @@ def _keep(kept: pathlib.Path, **arrays: Any) -> None:
     """Writes an index whole or not at all; without one, the next start looks again."""
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
-            np.savez(file, **arrays)
-        pathlib.Path(file.name).replace(kept)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as directory:
+            whole = pathlib.Path(directory, "index.npz")
+            np.savez(whole, **arrays)
+            whole.replace(kept)
     except OSError as error:
         logging.info("the index %s can't be kept: %s", kept, error)

@@ -18,41 +18,19 @@ from __future__ import annotations
 import mmap
 import pathlib
 import struct
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Iterable
 
 import numpy as np
 
 from trainer.data.offsets import Files, PathLike, Spans
 from trainer.data.sources import DataError
-from trainer.data.trial import READERS
 
 _HEAD, _FOOT = 12, 4
 
 
-@final
-class TFRecords:
-    """The records of files, one after the other. Use `tfrecords`."""
-
-    readers = READERS
-
-    def __init__(self, files: Files) -> None:
-        self._files = files
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: int) -> dict[str, bytes]:
-        return {"record": self._files.read(index)}
-
-    def fingerprint(self) -> str:
-        """The names and sizes of the files."""
-        return self._files.fingerprint()
-
-
 def tfrecords(
-    paths: PathLike | Sequence[PathLike], index_dir: PathLike | None = None
-) -> TFRecords:
+    paths: PathLike | Iterable[PathLike], index_dir: PathLike | None = None
+) -> Files:
     """A source of the records of uncompressed TFRecord files.
 
     Args:
@@ -63,12 +41,7 @@ def tfrecords(
     Raises:
       DataError: there is no such file, or it is not made of records.
     """
-    several = (
-        paths
-        if isinstance(paths, Sequence) and not isinstance(paths, str)
-        else ([paths])
-    )
-    return TFRecords(Files(several, spans, index_dir))
+    return Files(paths, spans, name="record", index_dir=index_dir)
 
 
 def spans(path: pathlib.Path) -> Spans:
