@@ -123,6 +123,23 @@ def columns(path: pathlib.Path) -> dict[str, list[Any]]:
     return {name: read.column(name).to_pylist() for name in read.column_names}
 
 
+def pyarrow(lacking: str) -> Any:
+    """The package with its `csv` and `parquet`; `lacking` is what it is needed for.
+
+    Raises:
+      ModuleNotFoundError: it is missing; says what to install.
+    """
+    try:
+        for part in ("csv", "parquet"):
+            importlib.import_module(f"pyarrow.{part}")
+        return importlib.import_module("pyarrow")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{lacking} without pyarrow ({error}). Expected the extra `data` to be "
+            "installed: pip install 'keepstep[data]'."
+        ) from error
+
+
 def _columns(path: pathlib.Path, wanted: Sequence[str]) -> dict[str, Any]:
     """The columns as pyarrow has them."""
     read = _read(path)
@@ -137,19 +154,11 @@ def _columns(path: pathlib.Path, wanted: Sequence[str]) -> dict[str, Any]:
 
 def _read(path: pathlib.Path) -> Any:
     """The file as pyarrow reads it."""
-    try:
-        arrow = importlib.import_module("pyarrow")
-        csv = importlib.import_module("pyarrow.csv")
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{path} can't be read without pyarrow ({error}). Expected the extra "
-            "`data` to be installed: pip install 'keepstep[data]'."
-        ) from error
+    arrow = pyarrow(f"{path} can't be read")
     try:
         if path.suffix.lower() in PARQUET:
-            return parquet.read_table(path)
-        return csv.read_csv(path)
+            return arrow.parquet.read_table(path)
+        return arrow.csv.read_csv(path)
     except (OSError, arrow.ArrowInvalid) as error:
         raise DataError(
             f"{path} can't be read as a table: {error}. Expected a .csv with the names "

@@ -13,14 +13,13 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import pathlib
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from trainer.data.tables import PARQUET
+from trainer.data import tables
 from trainer.model import prediction
 from trainer.model.prediction import Arrays
 from trainer.task import TaskError
@@ -43,7 +42,7 @@ def write(path: pathlib.Path, name: str, predicted: Iterable[Arrays]) -> int:
         return prediction.write_npz(path, predicted)
     if suffix == ".csv":
         return _write_csv(path, name, predicted)
-    if suffix in PARQUET:
+    if suffix in tables.PARQUET:
         return _write_parquet(path, name, predicted)
     count = 0
     with path.open("w", encoding="utf-8") as file:
@@ -85,20 +84,12 @@ def _columns(name: str, batch: Arrays) -> dict[str, list[Any]]:
 
 
 def _write_parquet(path: pathlib.Path, name: str, predicted: Iterable[Arrays]) -> int:
-    try:
-        arrow = importlib.import_module("pyarrow")
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{name} can't be written without pyarrow ({error}). Expected the extra "
-            "`data` to be installed: pip install 'keepstep[data]'. Or give "
-            "--output=predictions.csv."
-        ) from error
+    arrow = tables.pyarrow(f"{name} (unlike a .csv) can't be written")
     arrays = prediction.joined(predicted)
     count = len(next(iter(arrays.values())))
     columns = {key: arrow.array(_listed(one)) for key, one in arrays.items()}
     table = arrow.table({"index": np.arange(count), **columns})
-    parquet.write_table(table, path)
+    arrow.parquet.write_table(table, path)
     return count
 
 
