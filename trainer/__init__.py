@@ -16,7 +16,6 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__version__ = "0.2.0.dev0"
 __all__ = [
     "Keeper",
     "KeeperCallback",
@@ -35,8 +34,9 @@ __all__ = [
 _HOMES = {
     "Keeper": "trainer.checkpoint.keeper",
     "KeeperCallback": "trainer.checkpoint.fit_callback",
-    "KeepstepError": "trainer.errors",
+    "KeepstepError": "trainer.base.errors",
     "Task": "trainer.task",
+    "__version__": "trainer.base.version",
     "evaluate": "trainer.commands.functions",
     "export": "trainer.commands.functions",
     "predict": "trainer.commands.functions",
@@ -49,9 +49,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if (
-        name == "restore"
-    ):  # `from trainer import restore`, as the README of 0.1.0 has it
+    if name == "restore":  # `from trainer import restore`, as 0.1.0 had it
         return importlib.import_module("trainer.inference.restore")
     raise AttributeError(f"module 'trainer' has no attribute {name!r}")
 

@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import tensorflow as tf
 
+from trainer.base.errors import KeepstepError
 from trainer.compat import autograph
-from trainer.errors import KeepstepError
 
 Batch = Mapping[str, tf.Tensor]
 

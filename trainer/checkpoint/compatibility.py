@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trainer.base.errors import KeepstepError
 from trainer.checkpoint import manifest
 from trainer.checkpoint.catalog import Entry
 from trainer.checkpoint.saveable import Saveable
-from trainer.errors import KeepstepError
 
 _SHOWN_DIFFERENCES = 3
 

@@ -22,8 +22,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import trainer
-from trainer.errors import KeepstepError
+from trainer.base import version
+from trainer.base.errors import KeepstepError
 
 # The instruction sets for which the libraries below TensorFlow have code of their own.
 _INSTRUCTIONS = re.compile(
@@ -69,7 +69,7 @@ def threads() -> int:
 def versions() -> dict[str, str]:
     """Of the libraries that make the numbers."""
     return {
-        "keepstep": trainer.__version__,
+        "keepstep": version.__version__,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "numpy": np.__version__,

@@ -14,9 +14,9 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from trainer.base.errors import KeepstepError
 from trainer.checkpoint.keeper import Keeper
 from trainer.compat.networks import begin_at_epoch, global_seed_state
-from trainer.errors import KeepstepError
 
 
 class NotBuiltError(KeepstepError, ValueError):

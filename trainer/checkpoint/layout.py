@@ -36,7 +36,7 @@ import re
 from collections.abc import Iterator
 from typing import final
 
-from trainer.errors import KeepstepError
+from trainer.base.errors import KeepstepError
 from trainer.storage import files
 
 PREFIX = "ckpt"

@@ -26,7 +26,7 @@ import pathlib
 import socket
 from collections.abc import Iterator
 
-from trainer.errors import KeepstepError
+from trainer.base.errors import KeepstepError
 
 _NO_LOCKS = (errno.EBADF, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 

@@ -14,8 +14,8 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from trainer.base.errors import KeepstepError
 from trainer.checkpoint import layout
-from trainer.errors import KeepstepError
 from trainer.storage import checked_json, files
 
 FORMAT = 1

@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from trainer.base.errors import KeepstepError
 from trainer.checkpoint.layout import RunDirectory
-from trainer.errors import KeepstepError
 from trainer.storage import array_archive
 
 FACT = "prepared"  # what config.json calls the digest

@@ -13,12 +13,12 @@ import pathlib
 import re
 from collections.abc import Sequence
 
+from trainer.base.errors import KeepstepError
 from trainer.checkpoint import catalog, layout, manifest
 from trainer.checkpoint.catalog import Catalog, Entry
 from trainer.checkpoint.layout import RunDirectory
 from trainer.checkpoint.manifest import Manifest
 from trainer.checkpoint.retention import Best
-from trainer.errors import KeepstepError
 
 _STEP = re.compile(r"step:(\d{1,18})")
 

@@ -25,6 +25,7 @@ from typing import final
 import tensorflow as tf
 from absl import logging
 
+from trainer.base.errors import KeepstepError
 from trainer.checkpoint import (
     compatibility,
     debris,
@@ -41,7 +42,6 @@ from trainer.checkpoint.manifest import Draft, Manifest
 from trainer.checkpoint.retention import Rules
 from trainer.checkpoint.saveable import Saveable
 from trainer.checkpoint.upkeep import Upkeep
-from trainer.errors import KeepstepError
 from trainer.storage import files
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-import trainer
+from trainer.base import version
 from trainer.checkpoint import locks, selection
 from trainer.commands import command_line, console, help
 from trainer.config import flagfiles, options, shipped
@@ -76,7 +76,7 @@ def _inform(
 ) -> int:
     """Answers `--version`, `--help` and `COMMAND --help`."""
     if line.version:
-        what, text = "version", trainer.__version__
+        what, text = "version", version.__version__
         shown = f"keepstep {text}"
     elif not line.explicit:
         what, text = "help", help.overview(width=console.width())

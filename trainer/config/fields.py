@@ -20,7 +20,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trainer.errors import KeepstepError
+from trainer.base.errors import KeepstepError
 
 # What an option touches: the numbers that come out (`TRAJECTORY`), only the course of
 # the run (`RUN`), or nothing but this one command (`COMMAND`, never written down).

@@ -19,9 +19,9 @@ from typing import Any, final
 import numpy as np
 import tensorflow as tf
 
+from trainer.base.errors import KeepstepError
 from trainer.data import ragged
 from trainer.data.records import ValueProblemError
-from trainer.errors import KeepstepError
 
 
 class DataError(KeepstepError, ValueError):

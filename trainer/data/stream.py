@@ -22,6 +22,7 @@ from typing import final
 import tensorflow as tf
 from absl import logging
 
+from trainer.base.errors import KeepstepError
 from trainer.compat import autograph
 from trainer.compat.datasets import chain
 from trainer.data.adapt import Adapted
@@ -37,7 +38,6 @@ from trainer.data.order import places
 from trainer.data.padding import Padding
 from trainer.data.random import augmentation_seeds
 from trainer.data.resumable import stuck
-from trainer.errors import KeepstepError
 from trainer.task import Task
 
 __all__ = ["Stream", "StreamError", "describe"]

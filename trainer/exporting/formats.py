@@ -23,8 +23,8 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from trainer.base.errors import KeepstepError
 from trainer.compat.networks import layers_of
-from trainer.errors import KeepstepError
 from trainer.model import prediction
 
 SUFFIX = {"keras": ".keras", "h5": ".h5", "weights": ".weights.h5"}

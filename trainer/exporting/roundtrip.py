@@ -19,8 +19,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.base.errors import KeepstepError
 from trainer.config import tasks
-from trainer.errors import KeepstepError
 from trainer.model import prediction, preparation
 from trainer.model.contract import network_items
 

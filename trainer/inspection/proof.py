@@ -22,10 +22,10 @@ from typing import Any
 
 from absl import logging
 
+from trainer.base.errors import KeepstepError
 from trainer.checkpoint import catalog, layout
 from trainer.checkpoint.layout import RunDirectory
 from trainer.compat import events
-from trainer.errors import KeepstepError
 from trainer.inspection import diff
 from trainer.storage import failpoints
 

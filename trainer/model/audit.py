@@ -14,10 +14,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainer.base.errors import KeepstepError
 from trainer.compat.datasets import chain, functions, iterator_resource, reshuffles
 from trainer.data import datasets, resumable
 from trainer.data.fingerprint import digest
-from trainer.errors import KeepstepError
 from trainer.model import captures, hidden_state
 from trainer.model.evaluation import PYTHON_AGAIN
 from trainer.model.hidden_state import Finding

@@ -25,10 +25,10 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from trainer.base.errors import KeepstepError
 from trainer.compat.datasets import chain
 from trainer.data import datasets, failures
 from trainer.data.fingerprint import digest
-from trainer.errors import KeepstepError
 from trainer.model import means, side_effects
 from trainer.model.contract import checked_values
 from trainer.model.means import Sums

@@ -32,9 +32,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.base.errors import KeepstepError
 from trainer.compat import autograph
 from trainer.data.inputs import Input
-from trainer.errors import KeepstepError
 from trainer.model import captures, means, state, trained
 from trainer.model.contract import checked_values, loss_of
 from trainer.model.evaluation import EvaluationLoop
