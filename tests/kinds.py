@@ -220,6 +220,27 @@ class Learning(Kind):
         return super().augment({**batch, "y": batch["y"] / scale}, seeds)
 
 
+class Moving(Kind):
+    """Prepares from a dataset whose shuffle moves with each reading."""
+
+    def source(self, home):
+        return {name: np.load(home / f"{name}.npy") for name in ("x", "y")}
+
+    def sources(self):
+        given = super().sources()
+        rows = tf.data.Dataset.from_tensor_slices(given["train"])
+        return {**given, "train": rows.shuffle(ROWS)}
+
+    def prepare(self, sources):
+        read = sources["train"].take(20).as_numpy_iterator()
+        return {"mean": np.mean([one["x"] for one in read], 0)}
+
+    def augment(self, batch, seeds):
+        return super().augment(
+            {**batch, "x": batch["x"] - self.prepared["mean"]}, seeds
+        )
+
+
 class Both(Kind):
     """Two sources in one batch, of batch sizes of their own."""
 

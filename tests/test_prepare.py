@@ -154,12 +154,14 @@ VALUES = {
     "nothing": None,
     "yes": True,
     "scalar": np.float32(0.1),
+    "half": np.float16(0.1),
     "text": "Zürich\n",
     "raw": b"\x00\xff",
     "texts": np.array(["a", "ä"], object),
     "list": ["a", ["b", 2]],
     "pair": (1, "x"),
     "names": {3: "three", "inner": {"x": np.ones(2)}},
+    "counts": {"of": {f"word {n}": np.int64(n) for n in range(1000)}},
 }
 
 
@@ -174,6 +176,13 @@ def test_a_value_comes_back_as_it_was(name, tmp_path):
     else:
         assert type(back) is type(VALUES[name])
         np.testing.assert_equal(back, VALUES[name])
+
+
+def test_a_name_of_numpy_is_a_name():
+    names = {np.str_("cat"): 1, np.int64(3): 2}
+    back = learned_values.unpacked(learned_values.packed({"names": names}, "Mine"))
+    assert [*back["names"].items()] == [("cat", 1), (3, 2)]
+    assert {type(one) for one in back["names"]} == {str, int}
 
 
 def test_numpy_alone_reads_it(trained):
@@ -315,10 +324,8 @@ def test_the_commands_need_no_data_where_none_are_asked_for(tmp_path):
     assert done.code == 0, done.stderr
     assert "the task's data can't be read (FileNotFoundError" in done.stderr
     (export,) = (tmp_path / "run/exports/keras").iterdir()
-    same = (export / "prepared.npz").read_bytes() == (
-        tmp_path / "run/prepared.npz"
-    ).read_bytes()
-    assert same
+    kept = (tmp_path / "run/prepared.npz").read_bytes()
+    assert (export / "prepared.npz").read_bytes() == kept
     card = json.loads((export / "model_card.json").read_text())
     assert card["prepared"]["names"] == ["a", "b"]
     assert card["prepared"]["words"] == {"StringLookup": {"vocabulary": ["down", "up"]}}
@@ -341,6 +348,40 @@ def test_show_says_what_is_prepared(trained):
     done = processes.call("show", f"--run_dir={trained[0]}", "--format=json")
     held = json.loads(done.stdout)["prepared"]["holds"]
     assert {"prepared": "mean", "is": "float32 (4,)"} in held
+
+
+def test_a_lost_file_is_told_by_what_inspects(trained, tmp_path):
+    run = copied(trained, tmp_path)
+    done = processes.call("verify", f"--run_dir={run}", "--format=json")
+    rows = json.loads(done.stdout)
+    (row,) = [one for one in rows if one["path"] == str(run / "prepared.npz")]
+    assert (done.code, row["problem"]) == (0, None)
+    assert row["bytes"] == (run / "prepared.npz").stat().st_size
+    damage(run / "prepared.npz")
+    done = processes.call("verify", f"--run_dir={run}")
+    assert (done.code, "can't be read: BadZipFile" in done.stdout) == (1, True)
+    (run / "prepared.npz").unlink()
+    done = processes.call("verify", f"--run_dir={run}", "--format=json")
+    (bad,) = [one for one in json.loads(done.stdout) if one["problem"]]
+    assert (done.code, bad["bytes"]) == (1, 0)
+    assert "there is no" in bad["problem"]
+    done = processes.call("show", f"--run_dir={run}")
+    assert (done.code, "kernel" in done.stdout) == (0, True)
+    assert "there is no" in done.stdout
+    done = processes.call("show", f"--run_dir={run}", "--format=json")
+    assert "there is no" in json.loads(done.stdout)["prepared"]["problem"]
+
+
+def test_reading_a_dataset_to_prepare_moves_no_shuffle_of_training(tmp_path):
+    kinds.make(tmp_path / "files")
+    shutil.copy(kinds.__file__, tmp_path / "kinds.py")
+    line = ["--task=kinds:Moving", f"--set=root={tmp_path / 'files'}", "--steps=6"]
+    line += ["--batch_size=8", "--save_every_steps=2"]
+    assert killed(tmp_path, "save@1", "--run_dir=run", *line)[0] == -9
+    for run in ("run", "straight"):
+        done = processes.run(f"--run_dir={run}", *line, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+    assert tasks.scalars(tmp_path / "straight") == tasks.scalars(tmp_path / "run")
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")

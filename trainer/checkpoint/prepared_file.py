@@ -10,9 +10,9 @@
 
 The outline is JSON. A text, a number, true, false and null stand for themselves; all
 else is an object with one entry: `list`, `tuple` and `mapping` hold others, the last
-one as pairs; `array`, `scalar` and `texts` name one of the arrays of the file; `bytes`
-are hexadecimal; `layer` is the class of a preprocessing layer of Keras, and beside it
-stands its `config`.
+one as pairs; `array` and `texts` name one of the arrays of the file; `bytes` are
+hexadecimal; `scalar` is a dtype and such bytes; `layer` is the class of a preprocessing
+layer of Keras, and beside it stands its `config`.
 """
 
 from __future__ import annotations
@@ -144,7 +144,9 @@ def _words(node: Any, arrays: Mapping[str, np.ndarray]) -> str:
     ((kind, inner), *_) = node.items()
     if kind in ("list", "tuple"):
         return f"{kind} of {len(inner)}: {_some([_words(i, arrays) for i in inner])}"
-    if kind in ("array", "scalar", "texts"):
+    if kind == "scalar":
+        return f"{np.dtype(inner[0]).name} ()"
+    if kind in ("array", "texts"):
         array = arrays[inner]
         name = "texts" if kind == "texts" else array.dtype.name
         return f"{name} {array.shape}"

@@ -63,7 +63,9 @@ def run(asked: Asked, package: str) -> int:
     console.print_table(
         [{**one, "shape": one["shape"].replace(" ", "")} for one in shown["variables"]]
     )
-    if prepared:
+    if "problem" in prepared:
+        console.say(f"\n{prepared['problem']}")
+    elif prepared:
         console.say("")
         console.print_table(prepared["holds"])
         console.say(f"prepared by the run when it began, digest {prepared['digest']}")
@@ -71,15 +73,15 @@ def run(asked: Asked, package: str) -> int:
 
 
 def _prepared(asked: Asked) -> dict[str, Any]:
-    """What the run learned from its data before training; nothing, if it did not.
-
-    Raises:
-      prepared_file.PreparedError: it is missing, damaged, or another one.
-    """
+    """What the run learned from its data before training; nothing, if it did not."""
     directory = asked.directory()
     if not directory.config.exists():
         return {}
-    found = prepared_file.of_run(directory, run_record.read(directory.config).choices)
+    choices = run_record.read(directory.config).choices
+    try:
+        found = prepared_file.of_run(directory, choices)
+    except prepared_file.PreparedError as error:
+        return {"problem": str(error)}
     if found is None:
         return {}
     return {"digest": found.digest, "holds": prepared_file.rows(found)}

@@ -1,4 +1,4 @@
-"""Read every byte of every checkpoint against its manifest.
+"""Read every byte of every checkpoint against its manifest, and of what it needs.
 
 Changes nothing without --repair. Exits with 0 only if there are checkpoints and all of
 them are sound.
@@ -12,11 +12,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from trainer.checkpoint import locks
+from trainer.checkpoint import locks, prepared_file
 from trainer.checkpoint.layout import RunDirectory
 from trainer.commands import console, tables
 from trainer.commands.asked import AnswerOptions, Asked
-from trainer.config import flags, options
+from trainer.config import flags, options, run_record
 from trainer.config.fields import COMMAND, Checked, option
 from trainer.inspection import rows
 
@@ -42,14 +42,15 @@ OPTIONS = (
 
 
 def run(asked: Asked, package: str) -> int:
-    """Prints one row per checkpoint, with what is wrong."""
+    """Prints one row per checkpoint, with what is wrong, and one for what it needs."""
     del package
     directory = asked.directory()
     if asked.make(RepairOptions).repair:
         for row in _repair(directory, asked.debug):
             done = row["problem"] or "its manifest is written anew"
             console.say(f"{row['path']}: {done}", error=asked.json)
-    found = rows.verify(directory)
+    checkpoints = rows.verify(directory)
+    found = [*checkpoints, *_prepared(directory)]
     if asked.json:
         console.answer(found)
     else:
@@ -61,7 +62,23 @@ def run(asked: Asked, package: str) -> int:
             ]
         )
     bad = [row for row in found if row["problem"]]
-    return console.FAILED if bad or not found else console.DONE
+    return console.FAILED if bad or not checkpoints else console.DONE
+
+
+def _prepared(directory: RunDirectory) -> list[dict[str, Any]]:
+    """The row of what the run learned from its data, if it did."""
+    try:
+        choices = run_record.read(directory.config).choices
+        if prepared_file.of_run(directory, choices) is None:
+            return []
+        problem = None
+    except (FileNotFoundError, options.ConfigError):
+        return []  # nothing says that there should be anything
+    except prepared_file.PreparedError as error:
+        problem = str(error)
+    path = directory.prepared
+    size = path.stat().st_size if path.exists() else 0
+    return [{"path": str(path), "bytes": size, "problem": problem}]
 
 
 def _repair(directory: RunDirectory, debug: bool) -> list[dict[str, Any]]:

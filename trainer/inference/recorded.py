@@ -73,7 +73,7 @@ def given(task: Task, choices: options.RunOptions, found: Recorded) -> Task:
     if found.prepared is None:
         return task
     path = RunDirectory(choices.directory()).prepared
-    return preparation.given(task, path, found.prepared.digest)
+    return preparation.having(task, found.prepared, path)
 
 
 def lengths(sources: Mapping[str, Any]) -> dict[str, int]:

@@ -104,6 +104,8 @@ def _packed(value: Any, path: tuple[str, ...], arrays: dict[str, np.ndarray]) ->
 def _entry(
     name: Any, value: Any, path: tuple[str, ...], arrays: dict[str, np.ndarray]
 ) -> list[Any]:
+    if isinstance(name, np.str_ | np.integer):
+        name = name.item()
     if type(name) not in (str, int):
         raise learned_layers.UnfitError(
             f"{_named(path)} with the name {name!r}, which is neither a text nor a "
@@ -117,7 +119,6 @@ def _array(value: Any, path: tuple[str, ...], arrays: dict[str, np.ndarray]) -> 
     name = f"{len(arrays)}.{'.'.join(one for one in path if one.isidentifier())}"
     if len(path) == 1 and path[0].isidentifier():
         (name,) = path
-    scalar = isinstance(value, np.generic)
     array = np.asarray(value)
     if array.dtype.kind in "OSU":
         arrays[name] = _texts(array, path)
@@ -126,8 +127,10 @@ def _array(value: Any, path: tuple[str, ...], arrays: dict[str, np.ndarray]) -> 
         raise learned_layers.UnfitError(
             f"{_named(path)} with the dtype {array.dtype}, which no file can hold."
         )
+    if isinstance(value, np.generic):  # there may be one for each word of a language
+        return {"scalar": [array.dtype.str, array.tobytes().hex()]}
     arrays[name] = array
-    return {"scalar" if scalar else "array": name}
+    return {"array": name}
 
 
 def _texts(array: np.ndarray, path: tuple[str, ...]) -> np.ndarray:
@@ -163,7 +166,8 @@ def _unpacked(node: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if kind == "texts":
         return arrays[inner].astype(object)
     if kind == "scalar":
-        return arrays[inner][()]
+        dtype, content = inner
+        return np.frombuffer(bytes.fromhex(content), dtype)[0]
     if kind == "array":
         found = arrays[inner]
         found.flags.writeable = False  # it is shared by all who look it up

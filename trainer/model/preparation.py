@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import tensorflow as tf
 from absl import logging
 
 from trainer.checkpoint import prepared_file
@@ -81,14 +82,25 @@ def begun(
 
 
 def given(task: Task, path: pathlib.Path, digest: str) -> Task:
-    """The task with what was recorded; the user's own object stays as it is.
+    """The task with what was recorded.
 
     Raises:
       PreparedError: it is missing, damaged, or another one.
     """
-    if not digest:
-        return task
-    found = prepared_file.read(path, digest)
+    return having(task, prepared_file.read(path, digest), path) if digest else task
+
+
+def having(task: Task, found: Prepared, path: pathlib.Path) -> Task:
+    """The task with what a file holds; the user's own object stays as it is.
+
+    Args:
+      task: of the run.
+      found: what was read.
+      path: of the file, for messages.
+
+    Raises:
+      PreparedError: this release can't make it again.
+    """
     try:
         values = learned_values.unpacked(found)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -126,5 +138,9 @@ def _again(
 
 
 def _made(task: Task, sources: Mapping[str, Any], seed: int) -> Prepared:
+    if any(isinstance(one, tf.data.Dataset) for one in sources.values()):
+        # Reading moves a shuffle, and training's own must be as at a later start.
+        keras.utils.set_random_seed(seed)
+        sources = task.sources()
     keras.utils.set_random_seed(seed)
     return learned_values.packed(task.prepare(sources), type(task).__name__)
