@@ -261,6 +261,19 @@ def test_what_is_no_value_with_its_weight_is_refused(value, text):
         built(Wrong())
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_value_must_not_turn_out_to_have_other_rows(weighted):
+    class Some(Words):
+        def values(self, networks, batch, training):
+            answers = networks(batch["x"])[:, 0]
+            some = tf.boolean_mask(answers, batch["heavy"] > 2)
+            return {"loss": answers, "some": (some, some**2) if weighted else some}
+
+    _, state = built(Some())
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"not compatible.*\[4\]"):
+        evaluated(Some(), 4, state.networks)
+
+
 # Losses over pairs.
 
 

@@ -99,7 +99,7 @@ def _single(task: Task, name: str, value: Any, size: int | None) -> tf.Tensor:
             "Leave the mean over the batch to the framework, and take it over "
             f'the other dimensions, or say what counts: {{"{name}": (value, weight)}}.'
         )
-    return _floats(value)
+    return _floats(tf.ensure_shape(value, [size]))
 
 
 def _weighted(task: Task, name: str, given: tuple[Any, ...], size: int | None) -> Value:
@@ -125,6 +125,7 @@ def _weighted(task: Task, name: str, given: tuple[Any, ...], size: int | None) -
             f"[{size}, ...], one row an example. Leave the sum over the batch to the "
             "framework."
         )
+    value = tf.ensure_shape(value, [size, *shape[1:]])
     weight = checked_weight(type(task).__name__, name, value, weight)
     return Value.weighted(_floats(value), weight)
 

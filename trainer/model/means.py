@@ -86,12 +86,16 @@ def added(sums: Sums, values: Mapping[str, Value]) -> Sums:
         if value.weight is not None:
             weight = tf.reduce_sum(tf.cast(value.weight, tf.float64))
             more[name + _WEIGHT] = sums[name + _WEIGHT] + weight
-        elif value.total.shape[0] != rows:  # of another one of several sources
-            total *= rows / value.total.shape[0]
+        elif rows is None or value.total.shape[0] != rows:  # of one of several sources
+            total *= tf.math.divide_no_nan(_rows(first), _rows(value.total))
         more[name] = sums[name] + total
-    count = tf.shape(first)[0]
-    more[EXAMPLES] = sums[EXAMPLES] + tf.cast(count, tf.float64)
+    more[EXAMPLES] = sums[EXAMPLES] + _rows(first)
     return more
+
+
+@autograph.unconverted
+def _rows(total: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.shape(total)[0], tf.float64)
 
 
 def of_sums(sums: Mapping[str, float]) -> dict[str, float]:
