@@ -7,6 +7,7 @@ import pathlib
 import re
 import shutil
 import sys
+from typing import ClassVar
 
 import kinds
 import numpy as np
@@ -16,7 +17,9 @@ import tasks
 import tensorflow as tf
 
 from trainer import data
+from trainer.checkpoint.layout import RunDirectory
 from trainer.commands import functions
+from trainer.config import run_record
 from trainer.data import rows
 from trainer.model import prediction_files
 from trainer.task import TaskError
@@ -207,6 +210,32 @@ def test_a_csv_needs_no_package(tmp_path):
     assert words.tolist() == [b"a, b", b"c"]
 
 
+class Wordy(tasks.Plain):
+    """Its source says how its rows are read, in a great many words."""
+
+    def sources(self):
+        given = tasks.examples()
+        return {"train": given["train"], "valid": Recipe(given["valid"])}
+
+
+class Recipe(dict):
+    recipe: ClassVar = {"kind": "table", "words": ["a"]}
+
+
+def test_a_recipe_of_too_many_words_is_not_recorded(tmp_path, monkeypatch):
+    tasks.train(tmp_path / "few", Wordy(), task="test_own_examples:Wordy", steps=1)
+    config = RunDirectory(tmp_path / "few").config
+    assert run_record.read(config).recipe == Recipe.recipe
+    monkeypatch.setattr(Recipe, "recipe", {"words": ["a"] * 250_000})
+    with tasks.logged() as lines:
+        tasks.train(tmp_path / "run", Wordy(), task="test_own_examples:Wordy", steps=1)
+    assert run_record.read(RunDirectory(tmp_path / "run").config).recipe is None
+    assert (
+        "the categories of the data are too many to be recorded (1250011 bytes of "
+        in ("\n".join(lines))
+    )
+
+
 # Output.
 
 SAID = [
@@ -226,6 +255,32 @@ def test_predictions_as_csv(tmp_path):
         ]
     with pytest.raises(TaskError, match=r"a.csv can't hold 'box', of shape \(2, 2\)"):
         prediction_files.write(tmp_path / "a", "a.csv", [{"box": np.zeros([1, 2, 2])}])
+
+
+def test_a_csv_has_the_columns_of_the_widest_batch(tmp_path):
+    batches = [{"said": np.float32([[1, 2, 3]])}, {"said": np.float32([[4, 5]])}]
+    for given in (batches, batches[::-1]):
+        assert prediction_files.write(tmp_path / "a.tmp", "a.csv", given) == 2
+        with (tmp_path / "a.tmp").open(encoding="utf-8") as file:
+            header, *lines = csv.reader(file)
+        assert header == ["index", "said.0", "said.1", "said.2"]
+        assert sorted(one[1:] for one in lines) == [
+            ["1.0", "2.0", "3.0"],
+            ["4.0", "5.0", "0.0"],
+        ]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.jsonl"])
+def test_the_number_of_an_example_has_a_name_of_its_own(tmp_path, name):
+    if name == "a.parquet":
+        pytest.importorskip("pyarrow", reason="the extra `data` has it")
+    told = (
+        r"^predictions\(\) returns 'index', which is what the number of an example is "
+        r"called beside them\. Expected another name\. Rename it, or write an \.npz"
+    )
+    with pytest.raises(TaskError, match=told):
+        prediction_files.write(tmp_path / "a", name, [{"index": np.zeros(2)}])
+    assert prediction_files.write(tmp_path / "a", "a.npz", [{"index": np.ones(2)}]) == 2
 
 
 def test_predictions_as_parquet(tmp_path):

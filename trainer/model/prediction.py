@@ -146,11 +146,27 @@ def as_lines(predicted: Iterable[Arrays]) -> Iterator[str]:
     JSON has no NaN and no infinities: they become null.
     """
     index = 0
-    for batch in predicted:
+    for batch in numbered(predicted):
         for row in range(len(next(iter(batch.values())))):
             values = {name: _plain(one[row].tolist()) for name, one in batch.items()}
             yield json.dumps({"index": index, **values}, allow_nan=False)
             index += 1
+
+
+def numbered(predicted: Iterable[Arrays]) -> Iterator[Arrays]:
+    """Predictions that are about to get the number of each example beside them.
+
+    Raises:
+      task.TaskError: one of them has the name of that number.
+    """
+    for batch in predicted:
+        if "index" in batch:
+            raise TaskError(
+                "predictions() returns 'index', which is what the number of an example "
+                "is called beside them. Expected another name. Rename it, or write an "
+                ".npz, which has no such number: --output=predictions.npz."
+            )
+        yield batch
 
 
 def joined(batches: Iterable[Arrays]) -> Arrays:

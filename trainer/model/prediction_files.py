@@ -54,16 +54,14 @@ def write(path: pathlib.Path, name: str, predicted: Iterable[Arrays]) -> int:
 
 def _write_csv(path: pathlib.Path, name: str, predicted: Iterable[Arrays]) -> int:
     """A vector takes one column for each of its numbers: `score.0`, `score.1`."""
-    count = 0
+    # Joined first: batches may be padded to other lengths, and a file has one header.
+    columns = _columns(name, prediction.joined(prediction.numbered(predicted)))
+    count = len(next(iter(columns.values())))
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        for batch in predicted:
-            columns = _columns(name, batch)
-            if not count:
-                writer.writerow(["index", *columns])
-            for row in zip(*columns.values(), strict=True):
-                writer.writerow([count, *row])
-                count += 1
+        writer.writerow(["index", *columns])
+        rows = zip(*columns.values(), strict=True)
+        writer.writerows([number, *row] for number, row in enumerate(rows))
     return count
 
 
@@ -85,7 +83,7 @@ def _columns(name: str, batch: Arrays) -> dict[str, list[Any]]:
 
 def _write_parquet(path: pathlib.Path, name: str, predicted: Iterable[Arrays]) -> int:
     arrow = tables.pyarrow(f"{name} (unlike a .csv) can't be written")
-    arrays = prediction.joined(predicted)
+    arrays = prediction.joined(prediction.numbered(predicted))
     count = len(next(iter(arrays.values())))
     columns = {key: arrow.array(_listed(one)) for key, one in arrays.items()}
     table = arrow.table({"index": np.arange(count), **columns})

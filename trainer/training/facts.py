@@ -33,6 +33,8 @@ from trainer.model.state import State
 from trainer.model.steps import TrainLoop
 from trainer.task import Task
 
+_MOST_OF_A_RECIPE = 1_000_000  # it is in a file that is written at each record
+
 
 def of_data(sources: Any, examples: Any) -> dict[str, Any]:
     """The outline of the training data, and what can be told of each split; JSON.
@@ -95,9 +97,18 @@ def with_recipe(record: Record, sources: Mapping[str, Any]) -> Record:
     examples = sources.get("valid", sources["train"])
     recipe = getattr(examples, "recipe", None)
     try:
-        recipe = json.loads(json.dumps(recipe))
+        text = json.dumps(recipe)
     except (TypeError, ValueError):  # categories that are dates, for one
-        recipe = None
+        text = "null"
+    if len(text) > _MOST_OF_A_RECIPE:
+        logging.info(
+            "the categories of the data are too many to be recorded (%d bytes of at "
+            "most %d): --data takes what the networks take",
+            len(text),
+            _MOST_OF_A_RECIPE,
+        )
+        text = "null"
+    recipe = json.loads(text)
     return dataclasses.replace(record, recipe=recipe)
 
 
