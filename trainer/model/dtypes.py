@@ -6,7 +6,7 @@ an operation, and not the data that were meant.
 >>> import tensorflow as tf
 >>> from trainer.model import dtypes
 >>> with dtypes.told("Line", {"x": tf.zeros([2], tf.uint8)}):
-...     raise TypeError("Input 'y' of 'Sub' Op has type uint8, 'x' has float32.")
+...     raise TypeError("'y' has type uint8 that does not match type float32 of 'x'")
 Traceback (most recent call last):
     ...
 trainer.task.TaskError: Line.values() computes with numbers of two kinds: ...
@@ -24,6 +24,17 @@ import tensorflow as tf
 from trainer.task import Batch, TaskError
 
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
+_FLOAT = r"(?:b?float\d*|half|double)"
+# What TensorFlow says of a whole number, WHOLE, beside a float. What it says of other
+# arguments, such as a depth or an axis that is no whole number, is not among it.
+_MIXED = (
+    rf"has type (?:WHOLE that does not match type {_FLOAT}|"
+    rf"{_FLOAT} that does not match type WHOLE)\b",
+    rf"same dtype, got tf\.(?:WHOLE != tf\.{_FLOAT}|{_FLOAT} != tf\.WHOLE)\b",
+    rf"be an? (?:WHOLE tensor but is an? {_FLOAT}|{_FLOAT} tensor but is an? WHOLE) ",
+    r"has DataType WHOLE not in list of allowed values: [^\n]*float",
+    r"Expected WHOLE passed to parameter '[xy]' of op .* of type 'float'",
+)
 
 
 @contextlib.contextmanager
@@ -37,10 +48,10 @@ def told(name: str, batch: Batch) -> Iterator[None]:
         yield
     except (TypeError, tf.errors.InvalidArgumentError) as error:
         reason = _COLORS.sub("", str(error))
-        found = [(one, dtype) for one, dtype in _whole(batch) if dtype in reason]
-        if not found or "float" not in reason:
+        found = [(one, dtype) for one, dtype in _whole(batch) if _said(dtype, reason)]
+        if not found:
             raise
-        said = next(line for line in reason.splitlines() if found[0][1] in line)
+        said = _said(found[0][1], reason)
         shown = ", ".join(f"{one} {dtype}" for one, dtype in found)
         first = "".join(f'["{part}"]' for part in found[0][0].split("/"))
         raise TaskError(
@@ -48,6 +59,13 @@ def told(name: str, batch: Batch) -> Iterator[None]:
             f"the batch are {shown}; expected floats wherever a network or a loss "
             f"computes. Cast them first: tf.cast(batch{first}, tf.float32)."
         ) from error
+
+
+def _said(dtype: str, reason: str) -> str:
+    """The line that tells of whole numbers of a dtype beside floats; empty: none."""
+    patterns = [re.compile(one.replace("WHOLE", dtype)) for one in _MIXED]
+    lines = reason.splitlines()
+    return next((one for one in lines if any(p.search(one) for p in patterns)), "")
 
 
 def _whole(batch: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
