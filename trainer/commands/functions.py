@@ -111,7 +111,8 @@ def evaluate(
       checkpoint: `best`, `best:metric`, `latest`, `step:N` or a path.
       task: of the run; made of what the run recorded, if None.
       split: of the task's data.
-      data: an `.npz`, or arrays `[N, ...]` by name, to use instead of a split.
+      data: a file (.npz, .csv, .parquet, .jsonl) or a folder of images, or arrays
+        `[N, ...]` by name, to use instead of a split.
       trust: import the code that the run directory names as its task.
 
     Raises:

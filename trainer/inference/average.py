@@ -18,22 +18,30 @@ with the new ones, so it is measured anew on training data, as that paper says.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from trainer import data
 from trainer.checkpoint import catalog, layout, retention, selection, writer
 from trainer.checkpoint.layout import RunDirectory
 from trainer.compat.networks import layers_of
 from trainer.config import options
+from trainer.data.adapt import steps_per_epoch
+from trainer.data.inputs import Input
 from trainer.inference import loaded
 from trainer.model import ema, loading, steps
 from trainer.model.contract import checked_values, network_items
 from trainer.storage import files
 from trainer.task import Task
+
+_OF_STREAM = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +82,7 @@ def average(
       OSError: the new one can't be written.
     """
     RunDirectory(choices.directory()).check_links()
-    found = loaded.load(choices, task, entries[0])
+    found = loaded.load(choices, task, entries[0], feeds=True)
     task = found.task
     current = found.state
     loading.load_all(entries[0], current)
@@ -87,7 +95,7 @@ def average(
     loading.load_networks(entries[0], current)  # the task's own state is the best one's
     for name, variable in live.items():
         variable.assign(tf.cast(means[name], variable.dtype))
-    _measure_batches(task, found)
+    _measure_batches(task, found, choices.batch_size)
     current.averages.reset()
     valid = found.examples(choices.eval_batch_size)
     metrics = steps.EvaluationLoop(task, current.networks, valid).run() or {}
@@ -105,8 +113,20 @@ def average(
     )
 
 
-def _measure_batches(task: Task, found: loaded.Restored) -> None:
+def _measure_batches(task: Task, found: loaded.Restored, batch_size: int) -> None:
     """Gives batch normalisation the mean statistics of an epoch of training batches."""
+    if found.inputs is not None:
+        with contextlib.closing(found.inputs) as inputs:
+            _measure(task, found, inputs, _batches(found.sources, batch_size))
+
+
+def _batches(sources: Mapping[str, Any], batch_size: int) -> int:
+    """How many batches training takes in an epoch; 100 where that is unknown."""
+    epoch = steps_per_epoch(data.split(sources, "train"), batch_size)
+    return _OF_STREAM if epoch is None else math.ceil(epoch)
+
+
+def _measure(task: Task, found: loaded.Restored, inputs: Input, count: int) -> None:
     networks = network_items(found.state.networks)
     layers = {
         layer: layer.momentum
@@ -114,8 +134,7 @@ def _measure_batches(task: Task, found: loaded.Restored) -> None:
         for layer in layers_of(network)
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
     }
-    inputs = found.inputs
-    if not layers or inputs is None:
+    if not layers:
         return
 
     def forward(number: tf.Tensor) -> None:
@@ -136,7 +155,7 @@ def _measure_batches(task: Task, found: loaded.Restored) -> None:
     moved = traced.graph.variables
     others = [variable for variable in moved if id(variable) not in measured]
     before = [variable.read_value() for variable in others]
-    for number in range(found.batches):
+    for number in range(count):
         traced(tf.constant(number, tf.int64))
     for layer, momentum in layers.items():
         layer.momentum = momentum

@@ -27,7 +27,8 @@ def evaluate_checkpoint(
       task: of the run.
       entry: the checkpoint.
       split: of the task's data.
-      examples: an `.npz`, or arrays `[N, ...]` by name, to use instead; "" for none.
+      examples: a file or a folder, or arrays `[N, ...]` by name, to use instead; ""
+        for none.
 
     Raises:
       options.ConfigError: the task has no such split.

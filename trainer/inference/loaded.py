@@ -17,7 +17,6 @@ What evaluates, predicts, exports and averages begins here.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -27,7 +26,6 @@ from absl import logging
 from trainer import data
 from trainer.checkpoint import catalog
 from trainer.config import options
-from trainer.data.adapt import steps_per_epoch
 from trainer.data.inputs import Input
 from trainer.data.padding import Padding
 from trainer.data.several import Several
@@ -38,7 +36,6 @@ from trainer.model.state import State
 from trainer.task import Task
 
 Reads = Literal["always", "if_there", "never"]
-_OF_STREAM = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +46,8 @@ class Restored:
       task: that made them, with what it prepared.
       state: built, with the networks restored.
       sources: of the task; none where the data were not read.
-      inputs: the batches that training sees; None where the data were not read.
+      inputs: the batches that training sees, to be closed; None: not asked for.
       lengths: of the splits that have one.
-      batches: of training in an epoch; 100 where that is unknown.
       known: what the run recorded of its data.
     """
 
@@ -60,7 +56,6 @@ class Restored:
     sources: Mapping[str, Any]
     inputs: Input | None
     lengths: Mapping[str, int]
-    batches: int
     known: Recorded
 
     def examples(
@@ -159,6 +154,7 @@ def load(
     entry: catalog.Entry,
     *,
     reads: Reads = "always",
+    feeds: bool = False,
 ) -> Restored:
     """Verifies a checkpoint and restores its networks.
 
@@ -168,6 +164,7 @@ def load(
       entry: the checkpoint.
       reads: when the task's data are read: `always`; `if_there`: not if `sources()`
         fails; `never`: not if the run recorded what batches look like.
+      feeds: whether the batches that training sees are needed.
 
     Raises:
       selection.DamagedCheckpointError: the files are not what was committed.
@@ -179,7 +176,7 @@ def load(
     known = recorded.of(choices)
     ready = recorded.given(task, choices, known)
     sources = _sources(choices, task, reads if known.training else "always")
-    inputs, current = _built(choices, ready, sources, known)
+    inputs, current = _built(choices, ready, sources, known, feeds)
     loading.load_networks(entry, current)
     return Restored(
         task=ready,
@@ -187,7 +184,6 @@ def load(
         sources=sources,
         inputs=inputs,
         lengths=recorded.lengths(sources) if sources else known.lengths,
-        batches=_batches(sources, choices.batch_size),
         known=known,
     )
 
@@ -216,16 +212,14 @@ def _built(
     task: Task,
     sources: Mapping[str, Any],
     known: Recorded,
+    feeds: bool,
 ) -> tuple[Input | None, State]:
     seed, ema = choices.seed, choices.ema
-    if not sources:
+    if known.training and not feeds:
         return None, parts.without_data(task, known.training, seed=seed, ema=ema)
     size = choices.batch_size
-    found = parts.build(task, sources, batch_size=size, seed=seed, ema=ema)
-    return found[:2]
-
-
-def _batches(sources: Mapping[str, Any], batch_size: int) -> int:
-    train = data.split(sources, "train") if sources else None
-    epoch = None if train is None else steps_per_epoch(train, batch_size)
-    return _OF_STREAM if epoch is None else math.ceil(epoch)
+    inputs, current, _ = parts.build(task, sources, batch_size=size, seed=seed, ema=ema)
+    if feeds:
+        return inputs, current
+    inputs.close()
+    return None, current
