@@ -221,6 +221,7 @@ def train(
 ) -> loop.Outcome:
     """Trains in this process, as the command `train` does."""
     choices = {"best": type(given).best, **CHOICES, **choices}
+    hooks = choices.pop("hooks", ())
     names = {field.name for field in dataclasses.fields(StartOptions)}
     start = {name: choices.pop(name) for name in names & choices.keys()}
     return loop.train(
@@ -229,6 +230,7 @@ def train(
         stop or preemption.Request(),
         start=StartOptions(**start),
         progress="none",
+        hooks=hooks,
     )
 
 

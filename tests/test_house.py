@@ -42,6 +42,7 @@ HEAVY = {
     *("checkpoint.keeper", "checkpoint.reader", "checkpoint.saver"),
     *("checkpoint.shards", "checkpoint.snapshot", "checkpoint.store"),
     *("checkpoint.tree", "checkpoint.writer", "config.lookup", "config.tasks"),
+    *("config.chosen_hooks", "training.listeners", "training.saving"),
     *("inspection.diff", "inspection.proof", "inspection.repair"),
     *("reporting.event_file", "reporting.event_positions", "reporting.reporter"),
     *("training.facts", "training.loop", "training.resume", "training.run"),
@@ -240,6 +241,7 @@ def test_what_answers_at_once_does_not_import_tensorflow():
 
 def test_this_is_all_that_is_public():
     assert sorted(trainer.__all__) == [
+        "Hook",
         "Keeper",
         "KeeperCallback",
         "KeepstepError",

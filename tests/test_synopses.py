@@ -256,7 +256,8 @@ def test_a_run_directory_is_as_its_format_says(place, monkeypatch):
     with trainer.Keeper(other, tf.train.Checkpoint(x=tf.Variable(0.0))) as keeper:
         keeper.save(5)
         keeper.save(5)
-    trainer.train(Learning(), learned, progress="none", steps=1)
+    hooks = [trainer.hooks.Csv()]
+    trainer.train(Learning(), learned, progress="none", steps=1, hooks=hooks)
     look("the end")
     # Where an export goes, without making one once more.
     seen.add(f"{RunDirectory(run).export('keras', 30).relative_to(run)}/")

@@ -17,6 +17,7 @@ import importlib
 from typing import Any
 
 __all__ = [
+    "Hook",
     "Keeper",
     "KeeperCallback",
     "KeepstepError",
@@ -30,8 +31,9 @@ __all__ = [
     "train",
 ]
 # Where each public name lives; `__init__.pyi` has the types. The modules for authors of
-# tasks are `task`, `data` and `figures`.
+# tasks are `task`, `data` and `figures`; `hooks` has ready ones.
 _HOMES = {
+    "Hook": "trainer.reporting.hook",
     "Keeper": "trainer.checkpoint.keeper",
     "KeeperCallback": "trainer.checkpoint.fit_callback",
     "KeepstepError": "trainer.base.errors",
@@ -49,6 +51,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "hooks":
+        return importlib.import_module("trainer.reporting.hooks")
     if name == "restore":  # `from trainer import restore`, as 0.1.0 had it
         return importlib.import_module("trainer.inference.restore")
     raise AttributeError(f"module 'trainer' has no attribute {name!r}")

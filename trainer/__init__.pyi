@@ -7,6 +7,8 @@ from trainer.commands.functions import export as export
 from trainer.commands.functions import predict as predict
 from trainer.commands.functions import train as train
 from trainer.inference.restore import restore_weights as restore_weights
+from trainer.reporting import hooks as hooks
+from trainer.reporting.hook import Hook as Hook
 from trainer.task import Task as Task
 from trainer.task import register as register
 

@@ -19,6 +19,8 @@
     exports/keras/1200/      written by `export`
     summaries/train/         event files for TensorBoard
     summaries/eval/
+    train.csv                the training values, a row per report, with `--hook=csv`
+    eval.csv                 the metrics, a row per evaluation
     abandoned/1/             set aside when the run went back to an earlier checkpoint
     *.tmp                    of any of these, being written; renamed once it is whole
 

@@ -12,14 +12,14 @@ import dataclasses
 import os
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.checkpoint import environment, selection
 from trainer.checkpoint.catalog import Entry
 from trainer.checkpoint.layout import RunDirectory
 from trainer.compat import session
-from trainer.config import completion, shipped, tasks
+from trainer.config import chosen_hooks, completion, shipped, tasks
 from trainer.config.fields import ConfigError, by_name, suggest
 from trainer.config.options import RunOptions
 from trainer.config.start import StartOptions
@@ -36,7 +36,12 @@ _ELSEWHERE = {"task", "set", "run_dir", "trust"}
 
 
 def train(
-    task: Task, run_dir: Path, *, progress: str = "auto", **options: Any
+    task: Task,
+    run_dir: Path,
+    *,
+    progress: str = "auto",
+    hooks: Sequence[Any] = (),
+    **options: Any,
 ) -> loop.Outcome:
     """Trains to the end, or goes on to it from the newest good checkpoint.
 
@@ -51,6 +56,7 @@ def train(
       task: that is learned. What it ranks as best is used unless `best` is given.
       run_dir: of the run; made if it is not there.
       progress: `bar`, `lines`, `none`; `auto`: a bar on a terminal, else lines.
+      hooks: listen to the run, see `trainer.Hook`.
       **options: those of the command `train`, by name, such as `epochs=5`,
         `batch_size=32`, `best=("loss:min",)`, `resume="never"`. What is left out is
         what the run recorded at its first start.
@@ -73,6 +79,8 @@ def train(
     of_run = {name: value for name, value in options.items() if name in runs}
     of_start = {name: value for name, value in options.items() if name in starts}
     tasks.check(task)
+    start = StartOptions(**_tuples(of_start))
+    listening = chosen_hooks.made(start.hook, hooks)
     choices = _choices(run_dir, task, of_run)
     if not choices.best:
         choices = dataclasses.replace(choices, best=type(task).best)
@@ -83,8 +91,9 @@ def train(
                 choices,
                 task,
                 stop,
-                start=StartOptions(**_tuples(of_start)),
+                start=start,
                 progress=progress,
+                hooks=listening,
             )
         except preemption.Interrupted:
             raise KeyboardInterrupt(stop.signal) from None

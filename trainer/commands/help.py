@@ -31,6 +31,7 @@ _GROUPS = {
     "Faults and exactness": (
         "on_nonfinite max_rewinds allow_inexact allow_change require_same_machine"
     ),
+    "Listeners": "hook",
     "Proof": "kills",
     "Output": "dry_run repair output progress format debug",
 }

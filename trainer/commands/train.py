@@ -54,20 +54,7 @@ def run(asked: Asked, package: str) -> int:
     choices.rules()  # raises here what would be wrong later
     with preemption.listening() as stop:
         try:
-            with stop.interrupting():
-                with asked.tensorflow():
-                    from trainer.config import tasks
-                    from trainer.training import loop
-                task = tasks.of(choices, package=package)
-            if not choices.best:
-                choices = dataclasses.replace(choices, best=type(task).best)
-            outcome = loop.train(
-                choices,
-                task,
-                stop,
-                start=asked.make(StartOptions),
-                progress=asked.make(ProgressOptions).progress,
-            )
+            choices, outcome = _trained(asked, package, stop)
         except preemption.Interrupted:
             return _say_interrupted(asked, stop.signal)
     code = console.STOPPED if outcome.stopped_by else console.DONE
@@ -86,6 +73,30 @@ def run(asked: Asked, package: str) -> int:
     else:
         _say_complete(choices, outcome, found)
     return code
+
+
+def _trained(
+    asked: Asked, package: str, stop: preemption.Request
+) -> tuple[options.RunOptions, Outcome]:
+    """The outcome, and the choices with what the task says of them."""
+    choices, start = asked.run, asked.make(StartOptions)
+    with stop.interrupting():
+        with asked.tensorflow():
+            from trainer.config import chosen_hooks, tasks
+            from trainer.training import loop
+        hooks = chosen_hooks.made(start.hook)
+        task = tasks.of(choices, package=package)
+    if not choices.best:
+        choices = dataclasses.replace(choices, best=type(task).best)
+    outcome = loop.train(
+        choices,
+        task,
+        stop,
+        start=start,
+        progress=asked.make(ProgressOptions).progress,
+        hooks=hooks,
+    )
+    return choices, outcome
 
 
 def _say_interrupted(asked: Asked, signal: str | None) -> int:

@@ -35,12 +35,26 @@ def find(name: str, *, package: str, trust: bool) -> type[task.Task]:
     """
     if task_name.is_registered(name):
         return _registered(name, package)
-    place, _, class_name = name.rpartition(":")
     task_name.check_trusted(name, trust)
+    return _class(name, *module_of(name))
+
+
+def module_of(name: str, *, flag: str = "task") -> tuple[types.ModuleType, str]:
+    """The module that a name says, imported, and the name of a class in it.
+
+    Args:
+      name: `package.module:Class` or `path/to/file.py:Class`, of a user who is trusted.
+      flag: that gave it, for messages.
+
+    Raises:
+      options.ConfigError: there is no such module.
+    """
+    place, _, class_name = name.rpartition(":")
+    flag = f"--{flag}={name}"
     if not class_name.isidentifier() or not place:
-        raise _malformed(name)
-    module = _at(name, place) if task_name.is_path(name) else _module(name, place)
-    return _class(name, module, class_name)
+        raise _malformed(flag)
+    imported = _at if task_name.is_path(name) else _module
+    return imported(flag, place), class_name
 
 
 def all_tasks(package: str) -> dict[str, type[task.Task]]:
@@ -64,9 +78,9 @@ def _registered(name: str, package: str) -> type[task.Task]:
     return known[name]
 
 
-def _module(name: str, place: str) -> types.ModuleType:
+def _module(flag: str, place: str) -> types.ModuleType:
     if not all(part.isidentifier() for part in place.split(".")):
-        raise _malformed(name)
+        raise _malformed(flag)
     if "" not in sys.path:
         sys.path.insert(0, "")  # run.py may lie elsewhere; the user's file lies here
     try:
@@ -75,18 +89,18 @@ def _module(name: str, place: str) -> types.ModuleType:
         if error.name is None or not f"{place}.".startswith(f"{error.name}."):
             raise  # the user's module is there, and one that it imports is not
         raise options.ConfigError(
-            f"--task={name}: there is no module {place!r} in the current directory or "
-            "among the installed packages. A file anywhere is "
-            "--task=path/to/file.py:Class."
+            f"{flag}: there is no module {place!r} in the current directory or among "
+            f"the installed packages. A file anywhere is {flag.partition('=')[0]}="
+            "path/to/file.py:Class."
         ) from None
 
 
-def _at(name: str, place: str) -> types.ModuleType:
+def _at(flag: str, place: str) -> types.ModuleType:
     """The module of a file, under the name that it has in its package, if in one."""
     path = pathlib.Path(place).absolute()
     if path.suffix != ".py" or not path.is_file():
         raise options.ConfigError(
-            f"--task={name}: there is no Python file {place}. Expected "
+            f"{flag}: there is no Python file {place}. Expected "
             "path/to/file.py:Class; if the file was moved, give its new place."
         )
     root, words = path.parent, [path.stem]
@@ -106,7 +120,7 @@ def _at(name: str, place: str) -> types.ModuleType:
         module_name = f"{module_name} at {path}"  # that name is another module's
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
-        raise _malformed(name)
+        raise _malformed(flag)
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
@@ -137,8 +151,8 @@ def _class(name: str, module: types.ModuleType, class_name: str) -> type[task.Ta
     )
 
 
-def _malformed(name: str) -> options.ConfigError:
+def _malformed(flag: str) -> options.ConfigError:
     return options.ConfigError(
-        f"--task={name}: expected package.module:Class, such as my_tasks:Rings, or "
+        f"{flag}: expected package.module:Class, such as my_tasks:Rings, or "
         "path/to/file.py:Class."
     )

@@ -38,4 +38,9 @@ class StartOptions(Checked):
         "Refuse to resume where the kind of CPU, the devices or the versions of the "
         "libraries are not those that saved the checkpoint."
     )
+    hook: tuple[str, ...] = option(
+        (), COMMAND, "NAME",
+        "Listener outside the training: csv, command(LINE), package.module:Class or "
+        "path/to/file.py:Class, an argument in parentheses. Repeatable."
+    )
     # fmt: on

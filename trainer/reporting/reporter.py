@@ -102,14 +102,19 @@ class Reporter:
 
     def train(
         self, step: int, means: Mapping[str, float], rates: Mapping[str, float]
-    ) -> None:
-        """Training values since the last report, and the learning rates now."""
+    ) -> dict[str, float]:
+        """Training values since the last report, and the learning rates now.
+
+        Returns:
+          All scalars, by tag.
+        """
         steps_per_sec = self._steps_per_sec(step)
         speeds = {
             "speed/steps_per_sec": steps_per_sec,
             "speed/examples_per_sec": steps_per_sec * self._batch_size,
         }
-        self._scalars(TRAIN, step, {**means, **rates, **speeds})
+        scalars = {**means, **rates, **speeds}
+        self._scalars(TRAIN, step, scalars)
         now = self._clock()
         if self._style == "lines" and now - self._last_line >= _SECS_BETWEEN_LINES:
             self._last_line = now
@@ -124,6 +129,7 @@ class Reporter:
             )
         if self._bar is not None:
             self._bar.show(values=means)
+        return scalars
 
     def evaluation(
         self, step: int, metrics: Mapping[str, float], best: Mapping[str, Any]

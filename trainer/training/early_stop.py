@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from trainer.checkpoint.retention import Best
+from trainer.config.options import ConfigError, RunOptions
 from trainer.model.progress import Progress
 
 
@@ -24,12 +25,25 @@ class EarlyStop:
     min_delta: float = 0.0
 
     @classmethod
-    def by(
-        cls, rules: Sequence[Best], metric: str, *, patience: int, min_delta: float
-    ) -> EarlyStop:
-        """By the named one of the ranked metrics; by the first, if none is named."""
-        rule = next((one for one in rules if metric in ("", one.metric)), None)
-        return cls(rule=rule, patience=patience, min_delta=min_delta)
+    def of(cls, choices: RunOptions, best: Sequence[Best]) -> EarlyStop:
+        """By the metric that is named, or the first that is ranked.
+
+        Args:
+          choices: of the run.
+          best: the metrics that are ranked; none without an evaluation.
+
+        Raises:
+          ConfigError: there is none, and stopping early is asked for.
+        """
+        metric, patience = choices.early_stop_metric, choices.early_stop_patience
+        if not best and (patience or metric):
+            raise ConfigError(
+                "early stopping needs a metric that gets better: give "
+                "--best=name:min|max, and a split 'valid' to evaluate it on."
+            )
+        rule = next((one for one in best if metric in ("", one.metric)), None)
+        delta = choices.early_stop_min_delta
+        return cls(rule=rule, patience=patience, min_delta=delta)
 
     def count(self, progress: Progress, step: int) -> Progress:
         """After one more evaluation, which `progress` has."""

@@ -18,6 +18,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -32,6 +34,7 @@ from trainer.reporting import event_rollback
 from trainer.storage import failpoints, files
 from trainer.task import Task
 from trainer.training import preemption, resume
+from trainer.training.listeners import Listeners
 from trainer.training.run import Run, assemble
 from trainer.training.schedule import Pace
 
@@ -69,6 +72,7 @@ def train(
     *,
     start: StartOptions = StartOptions(),  # noqa: B008  it is frozen
     progress: str = "auto",
+    hooks: Sequence[Any] = (),
 ) -> Outcome:
     """Trains to the end, or goes on to it from the newest good checkpoint.
 
@@ -78,6 +82,7 @@ def train(
       stop: asks it to stop.
       start: how it begins, if it is not new.
       progress: `bar`, `lines`, `none`; `auto`: a bar on a terminal, else lines.
+      hooks: listen to it, see `reporting.hook`.
 
     Raises:
       options.ConfigError: the choices don't fit the run directory or the task.
@@ -95,10 +100,16 @@ def train(
         with stop.interrupting():
             if choices.deterministic:
                 tf.config.experimental.enable_op_determinism()
-            ready = assemble(choices, task, stop, start, progress)
+            told = Listeners(hooks, directory.root)
+            ready = assemble(choices, task, stop, start, progress, told)
             ready = resume.begin(ready, task, start)
-        with contextlib.closing(ready.inputs), ready.reporter, ready.saver:
-            return _train(ready)
+        outcome = None
+        try:
+            with contextlib.closing(ready.inputs), ready.reporter, ready.saver:
+                outcome = _train(ready)
+        finally:
+            told.end(outcome)
+        return outcome
 
 
 def _train(run: Run) -> Outcome:
@@ -106,6 +117,7 @@ def _train(run: Run) -> Outcome:
     pace, unsaved = Pace(), False
     run.saver.begin(step)
     run.reporter.begin(step)
+    run.listeners.begin(step, run.store.upkeep.catalog)
     while True:
         stopping = run.stop()  # read once a turn: what follows agrees on it
         if run.schedule.reports(step) and run.state.progress.reported != step:
@@ -119,6 +131,7 @@ def _train(run: Run) -> Outcome:
         complete = run.is_complete(step)
         if cost := run.saver.collect():
             run.reporter.saved(cost.step, cost.scalars())
+        run.listeners.commits()
         ending = stopping or complete
         if run.saver.failed or (unsaved and (ending or run.saves(step))):
             # The state moves only in `_advance` below, so a save here and a save at
@@ -139,7 +152,8 @@ def _train(run: Run) -> Outcome:
 def _report(run: Run, step: int) -> None:
     """Writes the means of the training values since the last report."""
     means = run.train_loop.take_means()
-    run.reporter.train(step, means, run.state.current_learning_rates())
+    scalars = run.reporter.train(step, means, run.state.current_learning_rates())
+    run.listeners.report(step, scalars)
     run.state.progress = run.state.progress.reported_at(step)
 
 
@@ -158,6 +172,7 @@ def _evaluate(run: Run, step: int) -> bool:
     progress = run.state.progress.evaluated_at(step, metrics, records)
     run.state.progress = run.early_stop.count(progress, step)
     run.reporter.evaluation(step, metrics, records)
+    run.listeners.evaluation(step, metrics)
     return True
 
 

@@ -89,6 +89,7 @@ def rewind(run: Run, error: NonFiniteError) -> None:
     bad = int(run.state.step.numpy())
     skipped = int(run.state.skipped.numpy())
     run.saver.wait()
+    run.listeners.commits()
     found = _restore(run, scheduled=True)
     if found is None:
         raise error
@@ -97,6 +98,7 @@ def rewind(run: Run, error: NonFiniteError) -> None:
     run.inputs.skip(past - int(run.state.skipped.numpy()))
     run.state.skipped.assign(past)
     run.state.progress = run.state.progress.rewound(rewinds + 1)
+    run.listeners.begin(found.step, None)
     logging.warning(
         "rewound to step %d, past the data of %d steps (rewind %d of %d): %s",
         found.step,

@@ -27,29 +27,21 @@ from trainer.model.state import State
 from trainer.model.steps import EvaluationLoop, TrainLoop
 from trainer.reporting.reporter import Reporter
 from trainer.task import Task
-from trainer.training import facts, preemption
+from trainer.training import facts, preemption, saving
 from trainer.training.early_stop import EarlyStop
+from trainer.training.listeners import Listeners
 from trainer.training.schedule import Schedule
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run, ready to go.
-
-    Attributes:
-      max_rewinds: how often it may go back from a bad loss; None: a bad loss ends it.
-      save_every_secs: by the clock; 0: by `save_overhead`, unless steps are given.
-      save_overhead: the percentage of the time that saving may take.
-    """
+    """One run, ready to go."""
 
     directory: RunDirectory
     record: run_record.Record
     schedule: Schedule
     best: tuple[Best, ...]
     early_stop: EarlyStop
-    max_rewinds: int | None
-    save_every_secs: float
-    save_overhead: float
     state: State
     store: Store
     saver: Saver
@@ -58,8 +50,16 @@ class Run:
     evaluation: EvaluationLoop | None
     figures: Callable[[], Mapping[str, Any]]
     reporter: Reporter
+    listeners: Listeners
     stop: preemption.Request
     inexact: tuple[str, ...] = ()
+
+    @property
+    def max_rewinds(self) -> int | None:
+        """How often it may go back from a bad loss; None: a bad loss ends it."""
+        choices = self.record.choices
+        rewinds: int = choices["max_rewinds"]
+        return rewinds if choices["on_nonfinite"] == "rewind" else None
 
     def evaluates(self, step: int) -> bool:
         """Whether an evaluation is due."""
@@ -77,11 +77,12 @@ class Run:
         metrics = self.state.progress.metrics_at(step)
         if self.schedule.saves(step) or (metrics and self.saver.is_best(step, metrics)):
             return True
-        if self.schedule.save and not self.save_every_secs:
+        choices = self.record.choices
+        every_secs = choices["save_every_secs"]
+        if self.schedule.save and not every_secs:
             return False
-        return self.saver.is_due(
-            every_secs=self.save_every_secs, overhead_percent=self.save_overhead
-        )
+        overhead = choices["save_overhead"]
+        return self.saver.is_due(every_secs=every_secs, overhead_percent=overhead)
 
 
 def assemble(
@@ -90,6 +91,7 @@ def assemble(
     stop: preemption.Request,
     start: StartOptions,
     progress: str,
+    listeners: Listeners,
 ) -> Run:
     """Builds the data, the state and what works on them.
 
@@ -115,30 +117,24 @@ def assemble(
     record = facts.with_batches(record, spec, valid or examples, task)
     best = choices.rules() if evaluation else ()
     reporter = _reporter(choices, directory, schedule, progress, examples)
-    store = _store(choices, directory)
+    store, saver = saving.begun(choices, directory, state, reporter, listeners)
     return Run(
         directory=directory,
         record=record,
         schedule=schedule,
         best=best,
-        early_stop=_early_stop(choices, best),
-        max_rewinds=_rewinds(choices),
-        save_every_secs=choices.save_every_secs,
-        save_overhead=choices.save_overhead,
+        early_stop=EarlyStop.of(choices, best),
         state=state,
         store=store,
-        saver=_saver(choices, store, state, reporter),
+        saver=saver,
         inputs=inputs,
         train_loop=TrainLoop(task, state, inputs),
         evaluation=evaluation,
         figures=parts.figures(task, valid, state.networks, choices.eval_batch_size),
         reporter=reporter,
+        listeners=listeners,
         stop=stop,
     )
-
-
-def _rewinds(choices: RunOptions) -> int | None:
-    return choices.max_rewinds if choices.on_nonfinite == "rewind" else None
 
 
 def _sized(choices: RunOptions, sources: Mapping[str, Any]) -> tuple[RunOptions, Any]:
@@ -185,18 +181,6 @@ def _reporter(
     )
 
 
-def _store(choices: RunOptions, directory: RunDirectory) -> Store:
-    noting = run_record.note_commits(directory)
-    return Store(directory, choices.retention(), on_commit=noting)
-
-
-def _saver(
-    choices: RunOptions, store: Store, state: State, reporter: Reporter
-) -> Saver:
-    stops = choices.on_save_error == "stop"
-    return Saver(store, state, stops=stops, before=reporter.flush)
-
-
 def _schedule(choices: RunOptions, examples: Any) -> Schedule:
     if not choices.steps and not choices.epochs:
         raise ConfigError(
@@ -235,14 +219,3 @@ def _evaluation(
                 f"{options.suggest(rule.metric, evaluation.names)}"
             )
     return evaluation
-
-
-def _early_stop(choices: RunOptions, best: tuple[Best, ...]) -> EarlyStop:
-    metric, patience = choices.early_stop_metric, choices.early_stop_patience
-    if not best and (patience or metric):
-        raise ConfigError(
-            "early stopping needs a metric that gets better: give --best=name:min|max, "
-            "and a split 'valid' to evaluate it on."
-        )
-    delta = choices.early_stop_min_delta
-    return EarlyStop.by(best, metric, patience=patience, min_delta=delta)
