@@ -16,6 +16,7 @@ TensorFlow as an error of an op, and is turned back here.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import itertools
 import os
@@ -45,6 +46,8 @@ _FOREIGN = tuple(
 _MOST = 100
 _MARK = "source failure no. "
 _UNEQUAL = "Cannot batch tensors with different shapes"
+_MISSING = re.compile(r"KeyError: ('[^'\n]*')\s*$")
+_CONVERTED = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 _T = TypeVar("_T")
 _numbers = itertools.count(1)
 _failures: dict[int, SourceError] = {}
@@ -68,6 +71,22 @@ def place(trace: TracebackType | None) -> str:
         return ""
     frame = (users or frames)[-1]
     return f"{frame.filename}, line {frame.lineno}, in {frame.name}"
+
+
+def looked_up(error: BaseException) -> str:
+    """The name that a task's own code looked up in vain; empty, if it failed else."""
+    # AutoGraph tells an error once more, as one of another class.
+    found = _MISSING.search(f"{type(error).__name__}: {error}")
+    return ast.literal_eval(found[1]) if found else ""
+
+
+def converted_place(error: BaseException) -> str:
+    """As `place`, of an error in code that AutoGraph has converted, which tells it."""
+    found = _CONVERTED.findall(str(error))
+    users = [one for one in found if not one[0].startswith(_FOREIGN)]
+    if not users:
+        return place(error.__traceback__)
+    return "{}, line {}, in {}".format(*users[-1])
 
 
 def marked(error: SourceError) -> Marked:

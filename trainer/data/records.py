@@ -35,7 +35,10 @@ def arrays(element: Any) -> dict[Path, np.ndarray]:
     Raises:
       ValueProblemError: says which value no tensor can hold.
     """
-    return {path: array(path, value) for path, value in _leaves((), by_name(element))}
+    found = {path: array(path, value) for path, value in _leaves((), by_name(element))}
+    if not found:
+        raise ValueProblemError("there is no value at all")
+    return found
 
 
 def array(path: Path, value: Any) -> np.ndarray:
@@ -63,7 +66,8 @@ def array(path: Path, value: Any) -> np.ndarray:
         return _texts(path, found, value)
     if found.dtype.kind not in _NUMBERS and found.dtype.name != "bfloat16":
         raise ValueProblemError(f"{named(path)} has the dtype {found.dtype}")
-    return found
+    # Files of other machines have the bytes of a number in another order.
+    return found if found.dtype.isnative else found.astype(found.dtype.newbyteorder())
 
 
 def by_name(element: Any) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import pathlib
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -58,12 +58,21 @@ def as_tensor(name: str, array: Any) -> Any:
     """A tensor, or a `tf.RaggedTensor` if its rows are of unequal lengths.
 
     Raises:
-      DataError: its rows differ in more than their first dimension.
+      DataError: its rows differ in more than their first dimension, or hold what no
+        tensor can.
     """
     try:
         return ragged.tensor(name, array)
     except ValueProblemError as error:
         raise DataError(str(error)) from error
+    except (ValueError, TypeError, OverflowError) as error:
+        kind = getattr(array, "dtype", type(array).__name__)
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise DataError(
+            f"{name!r} ({kind}) holds what no tensor can: {reason}. Expected numbers "
+            "or texts, and one kind of them. Convert it: np.asarray(values, "
+            "np.float32), or leave it out."
+        ) from error
 
 
 def common_length(arrays: Mapping[str, Any]) -> int:
@@ -73,10 +82,15 @@ def common_length(arrays: Mapping[str, Any]) -> int:
       DataError: there is no array, or they do not have one common length above 0.
     """
     for name, array in arrays.items():
+        if isinstance(array, tf.SparseTensor):
+            raise DataError(
+                f"{name!r} is a sparse tensor; expected an array with one entry per "
+                "example. Make it dense: tf.sparse.to_dense(x)."
+            )
         if ragged.is_single(array):
             raise DataError(
-                f"{name!r} is a single value; expected an array with one entry per "
-                "example."
+                f"{name!r} is a single value, {array!r}; expected an array with one "
+                "entry per example. Leave it out, or repeat it: np.full([N], value)."
             )
     lengths = {name: ragged.length(array) for name, array in arrays.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
@@ -136,8 +150,21 @@ def npz(
         ) from error
 
 
-def outline(spec: Mapping[str, tf.TensorSpec]) -> str:
+def outline(spec: Mapping[str, Any]) -> str:
     """What one example is made of, such as `image uint8 (8, 8), label uint8 ()`."""
     return ", ".join(
-        f"{name} {one.dtype.name} {tuple(one.shape)}" for name, one in spec.items()
+        f"{name} {one.dtype.name} {tuple(one.shape)}" for name, one in _leaves("", spec)
     )
+
+
+def _leaves(above: str, spec: Any) -> Iterator[tuple[str, Any]]:
+    """The tensors in nested mappings and tuples, by longer names."""
+    if isinstance(spec, Mapping):
+        parts = spec.items()
+    elif isinstance(spec, list | tuple):
+        parts = dict(enumerate(spec)).items()
+    else:
+        yield above, spec
+        return
+    for name, one in parts:
+        yield from _leaves(f"{above}/{name}" if above else str(name), one)

@@ -26,6 +26,7 @@ from absl import logging
 from trainer import data
 from trainer.checkpoint import catalog
 from trainer.config import options
+from trainer.data import failures
 from trainer.data.inputs import Input
 from trainer.data.padding import Padding
 from trainer.data.several import Several
@@ -123,13 +124,13 @@ class Restored:
         try:
             return data.ordered(source, batch_size, self.task)
         except Exception as error:
-            missing = own_examples.looked_up(error)
+            missing = failures.looked_up(error)
             if not missing:
                 raise
             raise data.DataError(
-                f"{given} has no column {missing}, which decode() looks up. "
+                f"{given} has no column {missing!r}, which decode() looks up. "
                 "Expected the columns of the task's own data. Add it, or look it up "
-                f"where it is there only: if {missing} in example."
+                f"where it is there only: if {missing!r} in example."
             ) from error
 
     def _split(self, name: str) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,13 +85,6 @@ def files(given: str | Mapping[str, Any]) -> list[str]:
     """The names of the images in a folder, one per example; of all else nothing."""
     path = pathlib.Path(given) if isinstance(given, str) and given else None
     return image_folder.files(path) if path is not None and path.is_dir() else []
-
-
-def looked_up(error: Exception) -> str:
-    """The name that `decode` looked up in vain; empty, if it failed otherwise."""
-    # AutoGraph tells an error once more, as one of another class.
-    found = re.search(r"KeyError: ('.*')\s*$", f"{type(error).__name__}: {error}")
-    return found[1] if found else ""
 
 
 def check_labelled(found: Own, given: str) -> None:

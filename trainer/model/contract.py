@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from trainer.compat import autograph
-from trainer.model import dtypes
+from trainer.model import dtypes, lookups
 from trainer.model.means import EXAMPLES, Value, checked_weight
 from trainer.task import Batch, Task, TaskError
 
@@ -53,13 +53,17 @@ def checked_values(
 
     Raises:
       TaskError: a value is not one number an example, nor a value with its weight, or
-        has an unusable name; whole numbers are computed with floats.
+        has an unusable name; whole numbers are computed with floats, or a name is looked
+        up that the batch doesn't have.
     """
     values = {}
     first = next(iter(batch.values()))
     # Of several sources, each value has the size of any of them.
     size = None if isinstance(first, Mapping) else first.shape[0]
-    with dtypes.told(type(task).__name__, batch):
+    name = type(task).__name__
+    where = "a batch of training" if training else "a batch of an evaluation"
+    looking = lookups.told(f"{name}.values()", batch, where)
+    with dtypes.told(name, batch), looking:
         given = autograph.converted(task.values)(networks, batch, training)
     for name, value in given.items():
         _check_name(task, name)

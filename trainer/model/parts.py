@@ -23,7 +23,7 @@ from trainer.data import specs
 from trainer.data.inputs import Input, training
 from trainer.data.splits import taken
 from trainer.model import prediction, state
-from trainer.task import Task
+from trainer.task import Task, TaskError
 
 
 @final
@@ -40,9 +40,20 @@ class Sources(dict[str, Any]):
 
 
 def seeded_sources(task: Task, seed: int) -> Sources:
-    """The task's data; what it draws at random without a seed depends on `seed`."""
+    """The task's data; what it draws at random without a seed depends on `seed`.
+
+    Raises:
+      data.DataError: a split is nothing that can be read.
+      task.TaskError: there are no splits.
+    """
     keras.utils.set_random_seed(seed)
-    return Sources(task.sources())
+    given = task.sources()
+    if not isinstance(given, Mapping):
+        raise TaskError(
+            f"{type(task).__name__}.sources() returns {type(given).__name__}; expected "
+            'the data by split: return {"train": ..., "valid": ...}.'
+        )
+    return Sources(given)
 
 
 def build(

@@ -16,7 +16,7 @@
     >>> predictor.inputs, sum(len(y["y"]) for x, y in predictor.run(batches))
     (('x',), 4)
 
-What a task looks up in a batch is an input: it need not say so a second time.
+What a task makes use of in a batch is an input: it need not say so a second time.
 """
 
 from __future__ import annotations
@@ -32,23 +32,11 @@ import tensorflow as tf
 
 from trainer.compat import autograph
 from trainer.data import failures
-from trainer.model import learned_values, side_effects
+from trainer.model import learned_values, lookups, side_effects
 from trainer.model.contract import is_value_name
 from trainer.task import Task, TaskError
 
 Arrays = dict[str, np.ndarray]
-
-
-class _Noted(dict[str, tf.Tensor]):
-    """A batch that notes what is looked up in it."""
-
-    def __init__(self, batch: Mapping[str, tf.Tensor]) -> None:
-        super().__init__(batch)
-        self.noted: set[str] = set()
-
-    def __getitem__(self, name: str) -> tf.Tensor:
-        self.noted.add(name)
-        return super().__getitem__(name)
 
 
 @final
@@ -77,19 +65,12 @@ class Predictor:
             name: tf.TensorSpec([None, *one.shape[1:]], one.dtype, name=name)
             for name, one in spec.items()
         }
-        noted: set[str] = set()
-
-        def trace(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            noting = _Noted(batch)
-            predicted = self._checked(noting)
-            noted.update(noting.noted)
-            return predicted
-
-        tf.function(trace, autograph=False).get_concrete_function(free)
-        self.inputs = tuple(name for name in free if name in noted)
+        whole = tf.function(self._checked, autograph=False)
+        with lookups.told(f"{type(task).__name__}.predictions()", free, "a batch"):
+            used = _used(whole.get_concrete_function(free).graph, free)
+        self.traced = self._traced_with(used, free)
+        self.inputs = tuple(name for name in free if name in used)
         self.spec = {name: free[name] for name in self.inputs}
-        named = tf.function(self._named, autograph=False)
-        self.traced = named.get_concrete_function(**self.spec)
 
     def predict(self, inputs: Mapping[str, Any]) -> Arrays:
         """The predictions for arrays `[B, ...]` by name, as arrays `[B, ...]`."""
@@ -113,6 +94,19 @@ class Predictor:
                     {name: array(one)[rows] for name, one in batch.items()},
                     {name: one[rows] for name, one in predicted.items()},
                 )
+
+    def _traced_with(self, used: set[str], free: Mapping[str, tf.TensorSpec]) -> Any:
+        """The predictions from these inputs; adds what is looked up besides."""
+        while True:
+            spec = {name: one for name, one in free.items() if name in used}
+            try:
+                named = tf.function(self._named, autograph=False)
+                return named.get_concrete_function(**spec)
+            except Exception as error:
+                name = failures.looked_up(error)
+                if name not in free or name in used:
+                    raise
+                used.add(name)
 
     def _named(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._checked(inputs)
@@ -138,6 +132,19 @@ class Predictor:
                     "one entry an example, shape [B, ...]."
                 )
         return predicted
+
+
+def _used(graph: Any, spec: Mapping[str, Any]) -> set[str]:
+    """Of which of its arguments, in one mapping, a traced function makes use."""
+    waiting = [*(one.op for one in graph.outputs), *graph.control_outputs]
+    seen = set(waiting)
+    while waiting:
+        one = waiting.pop()
+        before = {*(value.op for value in one.inputs), *one.control_inputs} - seen
+        seen |= before
+        waiting += before
+    arguments = zip(sorted(spec), graph.inputs, strict=False)  # then what it captures
+    return {name for name, one in arguments if one.op in seen}
 
 
 def as_lines(predicted: Iterable[Arrays]) -> Iterator[str]:
