@@ -14,6 +14,7 @@ from trainer.config import options
 from trainer.data import adapt, stream
 from trainer.inspection import diff
 from trainer.model import audit
+from trainer.model.steps import NonFiniteError
 
 STEPS = 9
 POSITION = "input/.ATTRIBUTES/ITERATOR_STATE"
@@ -83,6 +84,55 @@ def assert_same_run(straight, resumed, *, every=True):
             assert tasks.manifest(one)[entry] == tasks.manifest(other)[entry]
     tasks.assert_each_step_once(resumed)
     assert tasks.scalars(resumed) == tasks.scalars(straight)
+
+
+# What is not finite.
+
+
+@pytest.mark.parametrize("by_augment", [False, True])
+@pytest.mark.parametrize("whole", [False, True], ids=["examples", "batches"])
+def test_data_of_a_stream_that_are_not_finite_are_named(tmp_path, whole, by_augment):
+    """It can't give a batch twice, so the last one is kept."""
+    arrays = dict(tasks.examples()["train"])
+    bad = arrays["label"].astype("float32")
+    bad[:] = 0
+    bad[[17, 19]] = 1
+    if not by_augment:
+        arrays["y"] = np.where(bad, np.nan, arrays["y"]).astype("float32")
+    dataset = tf.data.Dataset.from_tensor_slices({**arrays, "bad": bad})
+
+    class Given(tasks.Plain):
+        def sources(self):
+            return {"train": dataset.padded_batch(8) if whole else dataset}
+
+        def augment(self, batch, seeds):
+            if not by_augment:
+                return batch
+            y = tf.where(batch["bad"] > 0, np.float32("inf"), batch["y"])
+            return {**batch, "y": y}
+
+    choices = {} if whole else {"batch_size": 8}
+    text = (
+        r"became NaN or infinite at step 3\. .*The data of that step are not finite: "
+        r"'y' in 2 of 8 examples\. Leave such"
+    )
+    with pytest.raises(NonFiniteError, match=text):
+        tasks.train(
+            tmp_path / "run", Given(), steps=5, evaluate_every_steps=5, **choices
+        )
+
+
+def test_finite_data_of_a_stream_are_not_blamed(tmp_path):
+    class Given(tasks.Plain):
+        def sources(self):
+            return {"train": examples()}
+
+        def values(self, networks, batch, training):
+            loss = super().values(networks, batch, training)["loss"]
+            return {"loss": loss / 0.0}
+
+    with pytest.raises(NonFiniteError, match="the data of that step are finite"):
+        train(tmp_path / "run", Given(), **CHOICES)
 
 
 # Resumed.

@@ -26,6 +26,11 @@ from trainer.compat.datasets import (
 from trainer.data.indexed import Indexed, read_by
 from trainer.data.sources import outline
 
+# What never ends passes through them without an end, fewer or other elements or not.
+_PASSING = (
+    *("Filter", "FlatMap", "Interleave", "Map", "ParallelMap", "Shuffle", "Unbatch"),
+    *("Batch", "ParallelBatch", "PaddedBatch", "Prefetch", "Options", "Window"),
+)
 # They keep files of their own, by which a second opening finds what the first one left.
 _WRITERS = ("Snapshot", "Save", "ParallelSnapshot")
 _KEEPS_PYTHON = {"PyFunc", "EagerPyFunc", "GeneratorDataset"}
@@ -58,6 +63,14 @@ def writes(dataset: tf.data.Dataset) -> str:
         if name == "Cache" and filename(one):
             return f"cache({filename(one)!r})"
     return ""
+
+
+def endless(dataset: tf.data.Dataset) -> bool:
+    """Whether it is known to have no end."""
+    count = dataset.cardinality()
+    if count != tf.data.UNKNOWN_CARDINALITY:
+        return bool(count == tf.data.INFINITE_CARDINALITY)
+    return kind(dataset) in _PASSING and endless(inputs(dataset)[0])
 
 
 def unshuffled(dataset: tf.data.Dataset) -> list[tf.data.Dataset]:

@@ -25,9 +25,8 @@ import re
 import site
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
-from typing import TypeVar
 
 import tensorflow as tf
 
@@ -45,10 +44,15 @@ _FOREIGN = tuple(
 )
 _MOST = 100
 _MARK = "source failure no. "
-_UNEQUAL = "Cannot batch tensors with different shapes"
+# TensorFlow has two ways to say it: `batch`, and `map` with `batch` after it.
+_UNEQUAL = (
+    re.compile(r"Cannot batch tensors with different shapes.*", re.S),
+    re.compile(r"Cannot add tensor to the batch: .*", re.S),
+)
+_SHAPE = re.compile(r"(?:had shape|\[tensor\]:|\[batch\]:) (\[[^\]]*\])")
 _MISSING = re.compile(r"KeyError: ('[^'\n]*')\s*$")
+_MISSING_IN_KERAS = re.compile(r"KeyError: .Exception encountered.*?\[1m(\w+)[\\\x1b]")
 _CONVERTED = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
-_T = TypeVar("_T")
 _numbers = itertools.count(1)
 _failures: dict[int, SourceError] = {}
 
@@ -75,9 +79,12 @@ def place(trace: TracebackType | None) -> str:
 
 def looked_up(error: BaseException) -> str:
     """The name that a task's own code looked up in vain; empty, if it failed else."""
-    # AutoGraph tells an error once more, as one of another class.
-    found = _MISSING.search(f"{type(error).__name__}: {error}")
-    return ast.literal_eval(found[1]) if found else ""
+    # AutoGraph tells an error once more, as one of another class; so does Keras.
+    text = f"{type(error).__name__}: {error}"
+    if found := _MISSING.search(text):
+        return str(ast.literal_eval(found[1]))
+    found = _MISSING_IN_KERAS.search(text)
+    return found[1] if found else ""
 
 
 def converted_place(error: BaseException) -> str:
@@ -97,22 +104,13 @@ def marked(error: SourceError) -> Marked:
     return Marked(f"{_MARK}{number}: {error}")
 
 
-def passed_on(elements: Iterable[_T]) -> Iterator[_T]:
-    """The elements of a dataset; what fails in reading them is told as it is.
-
-    Raises:
-      SourceError: an example can't be read.
-    """
-    with told():
-        yield from elements
-
-
 @contextlib.contextmanager
 def told() -> Iterator[None]:
-    """Turns an op's error into the `SourceError` that it is about, if it is.
+    """Turns an op's error into that of the data that it is about, if it is.
 
     Raises:
       SourceError: an example can't be read.
+      DataError: examples of unequal shapes were to be one batch.
     """
     try:
         yield
@@ -121,15 +119,17 @@ def told() -> Iterator[None]:
         known = _failures.get(int(found[1])) if found else None
         if known is not None:
             raise known from known.__cause__
-        if _UNEQUAL in str(error):
-            raise DataError(_unequal(str(error))) from None
+        for pattern in _UNEQUAL:
+            if said := pattern.search(str(error)):
+                raise DataError(_unequal(said[0])) from None
         raise
 
 
 def _unequal(text: str) -> str:
-    shapes = " and ".join(re.findall(r"had shape (\[[^\]]*\])", text))
+    shapes = " and ".join(_SHAPE.findall(text))
     return (
         f"examples of unequal shapes are to be one batch: {shapes}. Expected one "
         'shape. Fill them up, in the task: pad = {"tokens": 0} (by name), or cut or '
-        "resize them in decode(self, example, seed)."
+        "resize them in decode(self, example, seed). A tf.data.Dataset may make the "
+        "batches itself: dataset.padded_batch(n)."
     )

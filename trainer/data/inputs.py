@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -23,15 +24,15 @@ class Input(Protocol):
 
     Attributes:
       iterator: what belongs into the checkpoint; None: the step says all.
-      rebuilt: the resource of an iterator that is made anew at each start, from the
-        seed and the step; None: there is none.
+      rebuilt: resources that need no saving: the iterator that is made anew at each
+        start, from the seed and the step; a batch that is kept for a look at it.
     """
 
     @property
     def iterator(self) -> Any: ...
 
     @property
-    def rebuilt(self) -> Any: ...
+    def rebuilt(self) -> Sequence[Any]: ...
 
     def batch(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
         """The batch of `step` (int64 scalar); traced into the train loop."""

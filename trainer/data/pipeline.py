@@ -40,7 +40,7 @@ class Shuffled:
     batch_size: int
     seed: int
     iterator: None = None
-    rebuilt: None = None
+    rebuilt: tuple[Any, ...] = ()
 
     def batch(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
         """The batch of `step` (int64 scalar): tensors `[batch_size, ...]` by name."""

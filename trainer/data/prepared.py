@@ -32,7 +32,7 @@ class Prepared:
 
     Attributes:
       dataset: of the numbers of batches and of these, from the first step on.
-      rebuilt: the resource of the iterator, which no checkpoint holds.
+      rebuilt: the resource of the iterator, which no checkpoint holds, in a tuple.
     """
 
     iterator = None  # none that a checkpoint would hold
@@ -64,7 +64,7 @@ class Prepared:
         self.dataset = self._from(0)
         self._iterator = iter(self.dataset)
         self._position: int | None = 0
-        self.rebuilt = iterator_resource(self._iterator)
+        self.rebuilt = (iterator_resource(self._iterator),)
 
     def batch(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
         """The batch of `step` (int64 scalar): tensors `[batch_size, ...]` by name."""
@@ -104,7 +104,7 @@ class Prepared:
     def _restart(self, dataset: tf.data.Dataset) -> None:
         # The train loop is traced with this iterator: it must stay the same resource.
         variant = tf.data.experimental.to_variant(dataset)
-        tf.raw_ops.MakeIterator(dataset=variant, iterator=self.rebuilt)
+        tf.raw_ops.MakeIterator(dataset=variant, iterator=self.rebuilt[0])
 
     def _from(self, step: int) -> tf.data.Dataset:
         numbers = tf.data.Dataset.range(step, tf.int64.max)

@@ -9,7 +9,7 @@ shuffle would draw the order of the first epoch once more.
 >>> shuffled = tf.data.Dataset.range(9).shuffle(9, seed=1)
 >>> resumable.forgetting(shuffled.prefetch(1))
 ''
->>> resumable.forgetting(shuffled.padded_batch(2)), resumable.endless(shuffled)
+>>> resumable.forgetting(shuffled.padded_batch(2)), resumable.stuck(shuffled)
 ('padded_batch', False)
 """
 
@@ -20,7 +20,7 @@ import re
 import tensorflow as tf
 
 from trainer.compat.datasets import inputs, reshuffles, stops_on_empty
-from trainer.data.datasets import kind
+from trainer.data.datasets import endless, kind
 
 # They hold on to their input when it has ended.
 _HOLDING = ("Map", "ParallelMap", "Prefetch", "Options", "AssertCardinality")
@@ -47,11 +47,6 @@ def stuck(dataset: tf.data.Dataset) -> bool:
     if sampled and not all(map(endless, inputs(dataset)[1:])):
         return True
     return any(map(stuck, inputs(dataset)))
-
-
-def endless(dataset: tf.data.Dataset) -> bool:
-    """Whether it has no end."""
-    return bool(dataset.cardinality() == tf.data.INFINITE_CARDINALITY)
 
 
 def _forgetting(dataset: tf.data.Dataset, above: tuple[str, ...]) -> str:

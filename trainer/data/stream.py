@@ -25,6 +25,7 @@ from absl import logging
 from trainer.base.errors import KeepstepError
 from trainer.compat import autograph
 from trainer.compat.datasets import chain
+from trainer.data import failures, last_batch
 from trainer.data.adapt import Adapted
 from trainer.data.datasets import (
     describe,
@@ -38,7 +39,7 @@ from trainer.data.order import places
 from trainer.data.padding import Padding
 from trainer.data.random import augmentation_seeds
 from trainer.data.resumable import stuck
-from trainer.task import Task
+from trainer.task import Batch, Task
 
 __all__ = ["Stream", "StreamError", "describe"]
 
@@ -69,13 +70,11 @@ class Stream:
     Attributes:
       dataset: of batches, without an end.
       iterator: over it; belongs into the checkpoint.
-      rebuilt: None: nothing is made anew at a start.
+      rebuilt: where the last batch lies, for a look at it if its loss is bad.
 
     Raises:
       StreamError: its position can't be saved; it was not opened.
     """
-
-    rebuilt = None
 
     def __init__(
         self,
@@ -111,6 +110,8 @@ class Stream:
                 self.dataset, batch_size, drop_remainder=True
             )
         self.iterator = iter(self.dataset)
+        self._last = last_batch.LastBatch(self.dataset.element_spec)
+        self.rebuilt = self._last.resources
 
     def batch(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
         """The next batch: tensors `[B, ...]` by name.
@@ -119,6 +120,10 @@ class Stream:
           step: int64 scalar; seeds the augmentation, the stream keeps its own place.
         """
         batch = self.iterator.get_next()
+        self._last.keep(batch)
+        return self._augmented(batch, step)
+
+    def _augmented(self, batch: Batch, step: tf.Tensor) -> dict[str, tf.Tensor]:
         numbers = places(step, self._batch_size)
         if self._given.whole:
             rows = tf.shape(next(iter(batch.values())))[0]
@@ -137,17 +142,21 @@ class Stream:
 
         Raises:
           StreamError: there is nothing to take.
+          DataError: examples of unequal shapes were to be one batch.
         """
         try:
-            yield
+            with failures.told():
+                yield
         except tf.errors.OutOfRangeError as error:
             raise StreamError(_EMPTY) from error
         if not self._weighed:
             self._weighed = True
             _tell(self._saved())
 
-    def again(self, step: int) -> None:
-        """Nothing: what a stream has given is gone."""
+    def again(self, step: int) -> dict[str, tf.Tensor] | None:
+        """The batch of a step once more, if it is the last one that was taken."""
+        batch = self._last.batch()
+        return batch and self._augmented(batch, tf.constant(step, tf.int64))
 
     def close(self) -> None:
         """Nothing to do."""

@@ -63,7 +63,7 @@ def examine(
     tree: tf.train.Checkpoint,
     *,
     place: str = "the train loop",
-    rebuilt: Any = None,
+    rebuilt: Iterable[Any] = (),
 ) -> list[Finding]:
     """What the traced function changes and the tree doesn't hold.
 
@@ -71,8 +71,9 @@ def examine(
       function: a `tf.types.experimental.ConcreteFunction`.
       tree: the checkpoint tree.
       place: what people call the function.
-      rebuilt: the one resource that needs no saving: the iterator of an input that is
-        made anew at each start. `examine_prepared` says on what that relies.
+      rebuilt: the resources that need no saving, of the input: an iterator that is
+        made anew at each start (`examine_prepared` says on what that relies), and what
+        the train loop never reads.
     """
     return [
         *_unreachable(function.graph, tree, rebuilt),
@@ -204,11 +205,11 @@ def _changing(dataset: tf.data.Dataset) -> Iterator[Finding]:
 
 
 def _unreachable(
-    graph: Any, tree: tf.train.Checkpoint, rebuilt: Any
+    graph: Any, tree: tf.train.Checkpoint, rebuilt: Iterable[Any]
 ) -> Iterator[Finding]:
     nodes = tf.train.TrackableView(tree).descendants()
     reachable = {id(handle) for node in nodes if (handle := _handle(node)) is not None}
-    reachable.add(id(rebuilt))
+    reachable |= set(map(id, rebuilt))
     for one in captures.of(graph):
         if id(one.handle) in reachable:
             continue

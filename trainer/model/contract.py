@@ -53,8 +53,8 @@ def checked_values(
 
     Raises:
       TaskError: a value is not one number an example, nor a value with its weight, or
-        has an unusable name; whole numbers are computed with floats, or a name is looked
-        up that the batch doesn't have.
+        has an unusable name; whole numbers meet floats; or it looks a name up
+        that the batch does not have.
     """
     values = {}
     first = next(iter(batch.values()))

@@ -27,7 +27,7 @@ from absl import logging
 
 from trainer.base.errors import KeepstepError
 from trainer.compat.datasets import chain
-from trainer.data import datasets, failures
+from trainer.data import datasets, one_pass
 from trainer.data.fingerprint import digest
 from trainer.model import means, side_effects
 from trainer.model.contract import checked_values
@@ -66,7 +66,11 @@ class EvaluationLoop:
           batches: what `data.ordered` gives.
           metrics: of the state; those that `values` moves begin anew each time.
           allow_inexact: accept other examples than the last time.
+
+        Raises:
+          data.DataError: there is no end to the batches, or there are none.
         """
+        one_pass.check(batches)
         self._task = task
         self._networks = networks
         self._metrics = tuple(metrics)
@@ -97,13 +101,14 @@ class EvaluationLoop:
 
         Raises:
           ChangedExamplesError: Python gave other examples than the last time.
+          data.DataError: an example can't be read, or there is none.
           task.TaskError: a weight is negative or not finite.
         """
         sums = {name: tf.constant(0.0, tf.float64) for name in self._sums}
         seen = []
         with means.told(), contextlib.ExitStack() as undone:
             undone.enter_context(side_effects.undone(self.traced, self._metrics))
-            for batch, counts in failures.passed_on(self.batches):
+            for batch, counts in one_pass.elements(self.batches):
                 if stop():
                     return None
                 failpoints.point("evaluation")

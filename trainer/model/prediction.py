@@ -31,7 +31,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.compat import autograph
-from trainer.data import failures
+from trainer.data import failures, one_pass
 from trainer.model import learned_values, lookups, side_effects
 from trainer.model.contract import is_value_name
 from trainer.task import Task, TaskError
@@ -85,9 +85,12 @@ class Predictor:
 
         Args:
           batches: what `data.ordered` gives.
+
+        Raises:
+          data.DataError: an example can't be read, or there is none, or no end.
         """
         with side_effects.undone(self.traced):
-            for batch, counts in failures.passed_on(batches):
+            for batch, counts in one_pass.elements(batches):
                 rows = counts.numpy()
                 predicted = self.predict(batch)
                 yield (
