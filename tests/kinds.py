@@ -36,7 +36,7 @@ def make(root):
             (folder / f"{n}.png").write_bytes(tf.io.encode_png(pixels).numpy())
         with tf.io.TFRecordWriter(str(home / "a.tfrecord")) as file:
             for row, value in zip(x, y, strict=True):
-                file.write(_example(row, value))
+                file.write(example(row, value))
         lines = [
             f"{v:.6f},{'rome' if v > 0 else 'bern'},{a[0]:.6f}"
             for v, a in zip(y, x, strict=True)
@@ -47,7 +47,7 @@ def make(root):
         (home / "a.tokens").write_text("\n".join(texts))
 
 
-def _example(row, value):
+def example(row, value):
     def floats(values):
         return tf.train.Feature(float_list=tf.train.FloatList(value=values))
 

@@ -18,10 +18,11 @@ from typing import Any, final
 
 import tensorflow as tf
 
+from trainer.compat import autograph
 from trainer.compat.datasets import batch_size, inputs
 from trainer.data import batched, elements, several
 from trainer.data.datasets import describe, kind
-from trainer.data.examples import decoded, decodes
+from trainer.data.decoding import decoded, decodes
 from trainer.data.records import by_name
 from trainer.data.sources import DataError
 from trainer.task import Task
@@ -211,6 +212,7 @@ def _apart(given: tf.data.Dataset) -> tf.data.Dataset:
     return found.apply(tf.data.experimental.assert_cardinality(count))
 
 
+@autograph.unconverted
 def _named(given: tf.data.Dataset) -> tf.data.Dataset:
     """A dataset whose elements have names; itself, if they have them."""
     if isinstance(given.element_spec, dict):

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, final
 
 import tensorflow as tf
 
 from trainer.compat import autograph
-from trainer.data import records
+from trainer.data import decoding, records
+from trainer.data.failures import SourceError
 from trainer.data.indexed import Indexed
 from trainer.data.padding import Padding
-from trainer.data.random import augmentation_seeds
 from trainer.data.sources import DataError
-from trainer.task import Batch, Source, Task, TaskError
+from trainer.task import Batch, Source, Task
 
 _CHUNK = 32
 _CHUNK_BYTES = 4_000_000
@@ -51,6 +51,7 @@ class Examples:
     prefetched: int = _PREFETCHED
     partly: bool = False
 
+    @autograph.unconverted
     def batches(self, first: int, count: int, places: Places) -> tf.data.Dataset:
         """Batches by name, `count` of them from number `first` on.
 
@@ -61,6 +62,8 @@ class Examples:
             the indices (int64 `[B]`) and the seeds (int32 `[B, 2]`) of its examples.
         """
         self._check()
+        if self._in_ops:
+            return self._batched(self._decoded_in_ops(first, count, places))
         size = self._chunk()
         per_batch = self.batch_size // size
         last = tf.int64.max if count < 0 else (first + count) * per_batch
@@ -75,13 +78,7 @@ class Examples:
         )
         if self._decodes or not self._stacks:
             found = pieces.unbatch().map(self._decode, tf.data.AUTOTUNE, True)
-            return self._padding.batched(
-                found,
-                self.batch_size,
-                drop_remainder=True,
-                num_parallel_calls=tf.data.AUTOTUNE,
-                deterministic=True,
-            )
+            return self._batched(found)
         whole = pieces.map(lambda examples, seeds: examples)
         if self._padding.fills:
             return whole.map(lambda one: self._padding.padded(one, self.batch_size))
@@ -90,6 +87,18 @@ class Examples:
     def ready(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """The batches, prepared ahead of time."""
         return ready(batches, self.prefetched)
+
+    def failing(self, number: int, places: Places) -> SourceError | None:
+        """The first example of a batch that can't be read or decoded, as an error.
+
+        Args:
+          number: of the batch.
+          places: as in `batches`.
+        """
+        if self.task is None or not isinstance(self.source, Indexed):
+            return None
+        indices, seeds = places(tf.constant(number, tf.int64), self.batch_size)
+        return decoding.failing(self.task, self._source, indices, seeds)
 
     def _check(self) -> None:
         """Raises `DataError` where batches can't be made of what is read."""
@@ -126,7 +135,7 @@ class Examples:
 
     @property
     def _decodes(self) -> bool:
-        return self.task is not None and decodes(self.task)
+        return self.task is not None and decoding.decodes(self.task)
 
     @property
     def _stacks(self) -> bool:
@@ -148,6 +157,34 @@ class Examples:
         fitting = _AHEAD_BYTES // max(1, size * self.source.outline.example_bytes)
         return self.readers or max(1, min(_READERS, fitting))
 
+    @property
+    def _in_ops(self) -> bool:
+        """Whether TensorFlow itself reads each example where it is decoded."""
+        return self._decodes and isinstance(self.source, Indexed) and self.source.in_ops
+
+    def _decoded_in_ops(
+        self, first: int, count: int, places: Places
+    ) -> tf.data.Dataset:
+        """The examples, each read and decoded in one go, none by Python."""
+
+        def decode(index: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+            return self._decode(self._source.element(index), seed)
+
+        # Where an example is costs more ops than to read it: found batch by batch.
+        last = tf.int64.max if count < 0 else first + count
+        numbers = tf.data.Dataset.range(first, last)
+        found = numbers.map(lambda number: places(number, self.batch_size)).unbatch()
+        return found.map(decode, self.readers or tf.data.AUTOTUNE, deterministic=True)
+
+    def _batched(self, examples: tf.data.Dataset) -> tf.data.Dataset:
+        return self._padding.batched(
+            examples,
+            self.batch_size,
+            drop_remainder=True,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+
     def _read(self, indices: tf.Tensor) -> Any:
         if isinstance(self.source, Indexed):
             return self._source.nested(self._source.read(indices))
@@ -156,14 +193,7 @@ class Examples:
     def _decode(self, example: Any, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         if self.task is None or not self._decodes:
             return dict(example)
-        given = autograph.converted(self.task.decode)(example, seed)
-        name = type(self.task).__name__
-        if not isinstance(given, Mapping) or not given:
-            raise TaskError(
-                f"{name}.decode() returns {type(given).__name__}; expected tensors by "
-                'name: return {"image": image, "label": example["label"]}.'
-            )
-        return {key: tf.convert_to_tensor(one) for key, one in given.items()}
+        return decoding.decode(self.task, example, seed)
 
 
 def ready(batches: tf.data.Dataset, count: int) -> tf.data.Dataset:
@@ -171,23 +201,6 @@ def ready(batches: tf.data.Dataset, count: int) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
     return batches.prefetch(count).with_options(options)
-
-
-def decodes(task: Task) -> bool:
-    """Whether a task says how an example is decoded."""
-    return type(task).decode is not Task.decode
-
-
-def decoded(task: Task, given: tf.data.Dataset, seed: int) -> tf.data.Dataset:
-    """The examples of a dataset, each through `Task.decode` if the task has it."""
-    if not decodes(task):
-        return given
-
-    def decode(number: tf.Tensor, example: Any) -> Any:
-        (own,) = tf.unstack(augmentation_seeds(seed, number[None]), num=1)
-        return autograph.converted(task.decode)(example, own)
-
-    return given.enumerate().map(decode, tf.data.AUTOTUNE, True)
 
 
 def _joined(pieces: Batch) -> Any:

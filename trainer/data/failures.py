@@ -25,8 +25,10 @@ import re
 import site
 import sysconfig
 import traceback
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import Any
 
 import tensorflow as tf
 
@@ -42,7 +44,15 @@ _FOREIGN = tuple(
         *site.getsitepackages(),
     }
 )
+
+
+class SourceError(DataError):
+    """An example can't be read, or is not like the others."""
+
+
+Found = SourceError | None
 _MOST = 100
+_IN_INPUT = "IteratorGetNext"
 _MARK = "source failure no. "
 # TensorFlow has two ways to say it: `batch`, and `map` with `batch` after it.
 _UNEQUAL = (
@@ -55,10 +65,7 @@ _MISSING_IN_KERAS = re.compile(r"KeyError: .Exception encountered.*?\[1m(\w+)[\\
 _CONVERTED = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 _numbers = itertools.count(1)
 _failures: dict[int, SourceError] = {}
-
-
-class SourceError(DataError):
-    """An example can't be read, or is not like the others."""
+_searches: Any = weakref.WeakKeyDictionary()
 
 
 class Marked(Exception):  # noqa: N818  it is a messenger
@@ -104,12 +111,31 @@ def marked(error: SourceError) -> Marked:
     return Marked(f"{_MARK}{number}: {error}")
 
 
+def searched(dataset: tf.data.Dataset, search: Callable[[int], Found]) -> None:
+    """Says how the failing example of a dataset of batches is found.
+
+    Args:
+      dataset: of them, for `search`.
+      search: gives the error of the example that fails in the batch of a number.
+    """
+    _searches[dataset] = search
+
+
+def search(dataset: tf.data.Dataset, number: int) -> Found:
+    """The example that fails in the batch of a number, if that can be known."""
+    known = _searches.get(dataset)
+    return known(number) if known is not None else None
+
+
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def told(failing: Callable[[], Found] = lambda: None) -> Iterator[None]:
     """Turns an op's error into that of the data that it is about, if it is.
 
+    Args:
+      failing: looks for the example that an op failed at, if it can be known.
+
     Raises:
-      SourceError: an example can't be read.
+      SourceError: an example can't be read or decoded.
       DataError: examples of unequal shapes were to be one batch.
     """
     try:
@@ -122,7 +148,15 @@ def told() -> Iterator[None]:
         for pattern in _UNEQUAL:
             if said := pattern.search(str(error)):
                 raise DataError(_unequal(said[0])) from None
+        example = failing() if _IN_INPUT in str(error) else None
+        if example is not None:
+            raise example from error
         raise
+
+
+def plain(error: tf.errors.OpError) -> str:
+    """What an op says, without the names of nodes around it."""
+    return re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message.split("\n")[0]).strip()
 
 
 def _unequal(text: str) -> str:

@@ -15,6 +15,7 @@ bytes, with `data.decode_image`.
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -53,6 +54,24 @@ class Images:
 
     def __getitem__(self, index: int) -> dict[str, object]:
         return {"image": self.paths[index].read_bytes(), "label": self.labels[index]}
+
+    def read_in_ops(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The same example (int64 scalar `index`), without Python."""
+        paths, labels = self._tensors
+        return {
+            "image": tf.io.read_file(tf.gather(paths, index)),
+            "label": tf.gather(labels, index),
+        }
+
+    def file_of(self, index: int) -> str:
+        """For messages."""
+        return str(self.paths[index])
+
+    @functools.cached_property
+    def _tensors(self) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.init_scope():  # captured, and not copied into each graph
+            paths = tf.constant([os.fsencode(path) for path in self.paths])
+            return paths, tf.constant(self.labels, tf.int64)
 
     @property
     def recipe(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import tensorflow as tf
 
 from trainer.data.adapt import Adapted, ready
-from trainer.data.examples import decodes
+from trainer.data.decoding import decodes
 from trainer.data.grouping import ungrouped
 from trainer.data.indexed import Indexed
 from trainer.data.pipeline import Shuffled

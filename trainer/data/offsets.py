@@ -77,12 +77,21 @@ class Files:
     def __getitem__(self, index: int) -> dict[str, bytes]:
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
-        number = int(np.searchsorted(self._first, index, "right")) - 1
+        number = self._number(index)
         size, begin = int(self._size[index]), int(self._begin[index])
         found = os.pread(self._descriptors[number], size, begin)
         if len(found) != size:
             raise EOFError(f"{self._paths[number]} ends inside record {index}")
         return {self._name: found.rstrip(self._end)}
+
+    def file_of(self, index: int) -> str:
+        """For messages: also which piece of that file it is, counted from 1."""
+        number = self._number(index)
+        return f"{self._paths[number]}, {self._name} {index - self._first[number] + 1}"
+
+    def _number(self, index: int) -> int:
+        """Of the file that a piece is in."""
+        return int(np.searchsorted(self._first, index, "right")) - 1
 
     def fingerprint(self) -> str:
         """The names and sizes of the files."""

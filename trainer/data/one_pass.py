@@ -48,15 +48,15 @@ def elements(dataset: tf.data.Dataset) -> Iterator[Any]:
     """The elements of a dataset; what fails in reading them is told as it is.
 
     Raises:
-      SourceError: an example can't be read.
+      SourceError: an example can't be read or decoded.
       DataError: there is no end, or no element; examples of unequal shapes were to be
         one batch.
     """
     check(dataset)
-    empty = True
-    with failures.told():
+    count = 0
+    with failures.told(lambda: failures.search(dataset, count)):
         for one in dataset:
-            empty = False
             yield one
-    if empty:
+            count += 1
+    if not count:
         raise DataError(_EMPTY)

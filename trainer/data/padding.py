@@ -18,6 +18,7 @@ from typing import Any, final
 
 import tensorflow as tf
 
+from trainer.compat import autograph
 from trainer.data.sources import DataError
 from trainer.task import Task, TaskError
 
@@ -64,6 +65,7 @@ class Padding:
             )
         return cls(task.pad, task.pad_to, name)
 
+    @autograph.unconverted
     def batched(
         self, dataset: tf.data.Dataset, size: int, **options: Any
     ) -> tf.data.Dataset:

@@ -18,8 +18,10 @@ from typing import Any, final
 import tensorflow as tf
 
 from trainer.compat import autograph
+from trainer.data import failures
 from trainer.data.adapt import Adapted, adapted, ready
-from trainer.data.examples import Examples, decodes
+from trainer.data.decoding import decodes
+from trainer.data.examples import Examples
 from trainer.data.grouping import drawn, ungrouped
 from trainer.data.indexed import Indexed
 from trainer.data.order import places
@@ -68,6 +70,7 @@ class Shuffled:
         """Nothing to do."""
 
 
+@autograph.unconverted
 def ordered(
     given: Any,
     batch_size: int,
@@ -108,7 +111,9 @@ def ordered(
         numbers = tf.data.Dataset.range(count)
         counts = numbers.map(lambda number: places(number, batch_size) <= last)
         batches = found.batches(0, count, rows)
-        return found.ready(tf.data.Dataset.zip(batches, counts))
+        every_one = found.ready(tf.data.Dataset.zip(batches, counts))
+        failures.searched(every_one, lambda number: found.failing(number, rows))
+        return every_one
 
     def gather(number: tf.Tensor) -> Any:
         numbers = places(number, batch_size)

@@ -59,9 +59,9 @@ class Prepared:
         )
         self._prefetched = prefetched
         self._ahead = False
-        plain = self._from(0)
+        plain = self._plain(0)
         self._ahead = _is_pure(self._augmented, plain.element_spec)
-        self.dataset = self._from(0)
+        self.dataset = self._made(plain)
         self._iterator = iter(self.dataset)
         self._position: int | None = 0
         self.rebuilt = (iterator_resource(self._iterator),)
@@ -84,7 +84,7 @@ class Prepared:
             self.dataset = self._from(first)
             self._restart(self.dataset)
         self._position = None
-        with failures.told():
+        with failures.told(lambda: self._failing(first)):
             yield
         self._position = first + count
 
@@ -106,13 +106,32 @@ class Prepared:
         variant = tf.data.experimental.to_variant(dataset)
         tf.raw_ops.MakeIterator(dataset=variant, iterator=self.rebuilt[0])
 
+    def _failing(self, first: int) -> failures.SourceError | None:
+        """The example that fails, where one does in the batches from `first` on."""
+        number = first
+        try:
+            for _ in self._from(first):
+                number += 1
+        except tf.errors.OpError:
+            every = tf.nest.map_structure(lambda one: one.failing(number), self._walks)
+            return next((one for one in tf.nest.flatten(every) if one), None)
+        return None
+
     def _from(self, step: int) -> tf.data.Dataset:
+        return self._made(self._plain(step))
+
+    @autograph.unconverted
+    def _plain(self, step: int) -> tf.data.Dataset:
+        """The numbers of batches and these, not augmented yet."""
         numbers = tf.data.Dataset.range(step, tf.int64.max)
         batches = tf.nest.map_structure(lambda one: one.batches(step), self._walks)
-        found = tf.data.Dataset.zip(numbers, batches)
+        return tf.data.Dataset.zip(numbers, batches)
+
+    @autograph.unconverted
+    def _made(self, plain: tf.data.Dataset) -> tf.data.Dataset:
         if self._ahead:
-            found = found.map(self._augmented, tf.data.AUTOTUNE, True)
-        return ready(found, self._prefetched)
+            plain = plain.map(self._augmented, tf.data.AUTOTUNE, True)
+        return ready(plain, self._prefetched)
 
     def _augmented(self, number: tf.Tensor, batch: Any) -> tuple[tf.Tensor, Any]:
         seeds = tf.nest.map_structure(lambda one: one.seeds(number), self._walks)

@@ -19,6 +19,7 @@ from typing import Any, final
 import tensorflow as tf
 
 from trainer.data.examples import Examples
+from trainer.data.failures import SourceError
 from trainer.data.grouping import drawn, ungrouped
 from trainer.data.order import places
 from trainer.data.random import augmentation_seeds
@@ -44,6 +45,10 @@ class Walk:
     def batches(self, first: int) -> tf.data.Dataset:
         """From number `first` on, without an end."""
         return self.examples.batches(first, -1, self._places)
+
+    def failing(self, number: int) -> SourceError | None:
+        """The first example of a batch that can't be read or decoded, as an error."""
+        return self.examples.failing(number, self._places)
 
     def seeds(self, number: tf.Tensor) -> tf.Tensor:
         """The seeds (int32 `[B, 2]`) of the examples of a batch."""

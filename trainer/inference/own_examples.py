@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from trainer.data import image_folder, rows, tables
-from trainer.data.examples import decodes
+from trainer.data.decoding import decodes
 from trainer.data.sources import Arrays, DataError, npz
 from trainer.data.splits import taken
 from trainer.task import Task
