@@ -10,7 +10,7 @@ import tasks
 import tensorflow as tf
 
 from trainer.checkpoint import compatibility, manifest
-from trainer.model import weights
+from trainer.model import learning_rates, weights
 from trainer.model.contract import network_items
 from trainer.model.progress import Progress
 from trainer.task import TaskError
@@ -471,14 +471,16 @@ def test_the_configured_learning_rate_wins_over_the_restored_one(tmp_path):
     current = tasks.built(tasks.Plain(learning_rate=0.5))
     current.restore(str(tmp_path / "ckpt"))
     assert current.current_learning_rates() == {"learning_rate": 0.25}
-    assert current.apply_learning_rates() == {"optimizer": (0.25, 0.5)}
+    assert learning_rates.apply(current.optimizers, current.learning_rates) == {
+        "optimizer": (0.25, 0.5)
+    }
     assert current.current_learning_rates() == {"learning_rate": 0.5}
-    assert current.apply_learning_rates() == {}
+    assert learning_rates.apply(current.optimizers, current.learning_rates) == {}
 
 
 def test_a_schedule_is_a_function_of_the_step_and_never_in_the_way():
     current = tasks.built(tasks.Rich(learning_rate=0.1))
-    assert current.apply_learning_rates() == {}
+    assert learning_rates.apply(current.optimizers, current.learning_rates) == {}
     (rate,) = current.current_learning_rates().values()
     assert rate == pytest.approx(0.1)
     current.optimizers["optimizer"].iterations.assign(20)

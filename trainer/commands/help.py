@@ -21,7 +21,7 @@ _GROUPS = {
     "Checkpoint": "checkpoint against resume init_from",
     "Examples": "split data",
     "Length of training": "steps epochs",
-    "Training": "batch_size seed threads deterministic ema",
+    "Training": "batch_size seed threads deterministic ema plateau",
     "Reports and evaluations": (
         "report_every_steps evaluate_every_steps eval_batch_size"
     ),

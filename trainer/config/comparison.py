@@ -24,7 +24,8 @@ _PREFIXED = {*FIELDS, "run_dir", "resume", "allow_change", "checkpoint", "kills"
     *("data", "output", "against", "dry_run", "split", "progress", "format", "debug")
 }
 # Options and facts that later releases added.
-_SINCE = {"threads", "data", "first_examples", "code"}
+_SINCE = {"threads", "data", "first_examples", "code", "plateau"}
+_COUNTED = "evaluate_every_steps"
 
 
 def of_trajectories(
@@ -39,6 +40,8 @@ def of_trajectories(
     different = difference(before, known)
     if reranked(there, here):
         different["best"] = [there["best"], here["best"]]
+    if there.get("plateau") and here["plateau"] and there[_COUNTED] != here[_COUNTED]:
+        different[_COUNTED] = [there[_COUNTED], here[_COUNTED]]
     return different
 
 

@@ -25,6 +25,7 @@ from trainer.config.fields import (
     option,
     suggest,
 )
+from trainer.config.plateau_rule import PlateauRule
 
 __all__ = ["EXPORTS", "ConfigError", "RunOptions", "suggest"]
 
@@ -87,6 +88,11 @@ class RunOptions(Checked):
         "Decay of an exponential moving average of the weights, such as 0.999. The "
         "average is what is evaluated, ranked and exported.", zero="no average",
         minimum=0, maximum=1 - 1e-9
+    )
+    plateau: str = option(
+        "", TRAJECTORY, "FACTOR:PATIENCE[:MIN]",
+        "Multiply the learning rates by FACTOR after PATIENCE evaluations in a row "
+        "without a better value of the first --best, down to MIN."
     )
     report_every_steps: int = option(
         50, RUN, "STEPS", "Steps between two reports of the training values.", minimum=1
@@ -169,6 +175,8 @@ class RunOptions(Checked):
                 "to train: give one of them (on the command line, --steps=0 or "
                 "--epochs=0 takes back what a flagfile says)."
             )
+        if self.plateau:
+            PlateauRule.parse(self.plateau)
         if self.on_nonfinite == "rewind" and not self.save_every_steps:
             raise ConfigError(
                 "--on_nonfinite=rewind goes back to where --save_every_steps saved, so "

@@ -58,6 +58,8 @@ class Progress:
         to readers of the checkpoint; what is best, the checkpoints themselves say.
       patience: for early stopping.
       rewinds: how often the run went back from a bad loss.
+      plateau: for lowering the learning rates.
+      reductions: how often they were lowered.
     """
 
     reported: int | None = None
@@ -66,6 +68,8 @@ class Progress:
     records: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     patience: Patience = Patience()
     rewinds: int = 0
+    plateau: Patience = Patience()
+    reductions: int = 0
 
     @classmethod
     def from_json(cls, text: str) -> Progress:
@@ -78,6 +82,8 @@ class Progress:
             records=body.get("records", {}),
             patience=Patience(**body.get("patience", {})),
             rewinds=body.get("rewinds", 0),
+            plateau=Patience(**body.get("plateau", {})),
+            reductions=body.get("reductions", 0),
         )
 
     def to_json(self) -> str:
@@ -94,6 +100,9 @@ class Progress:
                 del body["patience"]["step"]
         if self.rewinds:
             body["rewinds"] = self.rewinds
+        if self.plateau.metric:
+            body["plateau"] = dataclasses.asdict(self.plateau)
+            body["reductions"] = self.reductions
         return json.dumps(body, sort_keys=True)
 
     def metrics_at(self, step: int) -> dict[str, float]:
@@ -126,6 +135,18 @@ class Progress:
         strict = dataclasses.replace(rule, min_delta=min_delta)
         patience = self.patience.after(strict, step, self.metrics[rule.metric])
         return dataclasses.replace(self, patience=patience)
+
+    def counted_for_plateau(self, rule: Best, step: int) -> Progress:
+        """After one more evaluation has counted for lowering the learning rates."""
+        plateau = self.plateau.after(rule, step, self.metrics[rule.metric])
+        return dataclasses.replace(self, plateau=plateau)
+
+    def lowered(self) -> Progress:
+        """After the learning rates were lowered; the evaluations count anew."""
+        plateau = dataclasses.replace(self.plateau, stale=0)
+        return dataclasses.replace(
+            self, plateau=plateau, reductions=self.reductions + 1
+        )
 
     def rewound(self, rewinds: int) -> Progress:
         """With another count of rewinds."""

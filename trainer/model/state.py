@@ -163,10 +163,6 @@ class State:
             for variable, average in zip(live.values(), averages, strict=True):
                 variable.assign(average)
 
-    def apply_learning_rates(self) -> dict[str, tuple[float, float]]:
-        """Puts configured learning rates over restored ones; see `learning_rates`."""
-        return learning_rates.apply(self.optimizers, self.learning_rates)
-
     def current_learning_rates(self) -> dict[str, float]:
         """By tag: `learning_rate`, or `learning_rate/<optimizer>` for several."""
         return learning_rates.current(self.optimizers)

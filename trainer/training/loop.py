@@ -171,6 +171,7 @@ def _evaluate(run: Run, step: int) -> bool:
             run.reporter.figures(step, run.figures())
     progress = run.state.progress.evaluated_at(step, metrics, records)
     run.state.progress = run.early_stop.count(progress, step)
+    run.plateau.count(run.state, step)
     run.reporter.evaluation(step, metrics, records)
     run.listeners.evaluation(step, metrics)
     return True

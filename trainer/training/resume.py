@@ -234,7 +234,7 @@ def _restore(run: Run, *, scheduled: bool = False) -> Manifest | None:
         logging.warning("a hole in the curves of TensorBoard: %s", problem)
     if found is None:
         return None
-    for name, (old, new) in run.state.apply_learning_rates().items():
+    for name, (old, new) in run.plateau.restore(run.state).items():
         logging.warning(
             "the learning rate of %s was %g and is now %g, as the configuration says",
             name,

@@ -30,6 +30,7 @@ from trainer.task import Task
 from trainer.training import facts, preemption, saving
 from trainer.training.early_stop import EarlyStop
 from trainer.training.listeners import Listeners
+from trainer.training.plateau import Plateau
 from trainer.training.schedule import Schedule
 
 
@@ -42,6 +43,7 @@ class Run:
     schedule: Schedule
     best: tuple[Best, ...]
     early_stop: EarlyStop
+    plateau: Plateau
     state: State
     store: Store
     saver: Saver
@@ -124,6 +126,7 @@ def assemble(
         schedule=schedule,
         best=best,
         early_stop=EarlyStop.of(choices, best),
+        plateau=Plateau.of(choices, best, state, schedule.evaluate),
         state=state,
         store=store,
         saver=saver,
