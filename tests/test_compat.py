@@ -333,6 +333,36 @@ def test_tracking_save_as_and_table_marks(tmp_path):
     assert saved.get_tensor(key).tolist() == [b"a"]
 
 
+def test_tracking_saved_as_made(tmp_path):
+    """A SavedModel holds what is in a table, and the table is saved in order again."""
+    table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, 0)
+    table.insert([7], [49])
+    tracking.save_as(table, said := lambda: {"-keys": [1], "-values": [2]})
+    module = tf.Module()
+    module.table = table
+    module.squared = tf.function(table.lookup, [tf.TensorSpec([None], tf.int64)])
+    with tracking.saved_as_made([table, tf.Variable(0)]):
+        tf.saved_model.save(module, str(tmp_path))
+    assert tf.saved_model.load(str(tmp_path)).squared([7]).numpy() == [49]
+    assert vars(table)["_serialize_to_tensors"] is said
+
+
+def test_networks_calls_noted():
+    """Keras looks `call` up on the layer, of any kind; and only meanwhile."""
+    made = keras.Sequential([keras.layers.Input([2]), keras.layers.Dense(1)])
+    functional = keras.Model(made.inputs, made.outputs)
+    x = tf.ones([3, 2])
+    with networks.calls_noted([made, functional, made]) as noted:
+        made(x, training=True)
+        functional(x[:1])
+        made(x[:2])
+    made(x[:2])
+    assert noted[id(made)].arguments["inputs"].shape == [3, 2]
+    assert noted[id(made)].arguments["training"] is True
+    assert noted[id(functional)].arguments["inputs"].shape == [1, 2]
+    assert "call" not in vars(made)
+
+
 def test_datasets_batch_size():
     numbers = tf.data.Dataset.range(9)
     for made in (numbers.batch(4), numbers.padded_batch(4)):

@@ -68,7 +68,8 @@ print(float(tf.reduce_mean(tf.cast(right, tf.float64))))
     assert float(done.stdout) > 0.5
 
 
-FORMATS = re.findall(r"^\| `(saved_model|keras|h5|weights)` \|", BUILD, re.MULTILINE)
+KINDS = "|".join(options.EXPORTS)
+FORMATS = re.findall(rf"^\| `({KINDS})` \|", BUILD, re.MULTILINE)
 
 
 def test_every_format_has_its_line_in_the_build_document():

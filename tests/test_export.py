@@ -3,6 +3,8 @@
 What it must say is computed by plain Keras from the checkpoint's own variables.
 """
 
+import importlib.metadata
+import importlib.util
 import json
 import pathlib
 import re
@@ -18,11 +20,17 @@ import tensorflow as tf
 
 import trainer
 from models import digits, mnist
+from trainer.checkpoint import layout
+from trainer.config import options
+from trainer.exporting import versions
+from trainer.storage import checked_json
 
 # Keras reads arrays for HDF5 in a way that NumPy wants to be done with.
 ARRAYS = "ignore:__array__ implementation:DeprecationWarning"
 pytestmark = pytest.mark.filterwarnings(ARRAYS)
-KINDS = ("saved_model", "keras", "h5", "weights")
+KINDS = ("saved_model", "keras", "h5", "weights", "tflite")
+if importlib.util.find_spec("tf2onnx"):  # the extra `onnx` has it
+    KINDS += ("onnx",)
 
 
 def fresh(code, *arguments, cwd):
@@ -55,7 +63,8 @@ class Exports:
             self.results[kind] = done
 
     def path(self, kind):
-        return self.run_dir / "exports" / kind / str(self.step)
+        number = 1 if kind == "saved_model" else self.step
+        return self.run_dir / "exports" / kind / str(number)
 
     def line(self, kind):
         """How to load it, as the command said."""
@@ -99,9 +108,13 @@ def custom(tmp_path_factory):
         ("keras", {"model.keras"}),
         ("h5", {"model.h5"}),
         ("weights", {"model.weights.h5"}),
+        ("tflite", {"model.tflite"}),
+        ("onnx", {"model.onnx"}),
     ],
 )
 def test_an_export_is_a_directory_with_a_card(exports, kind, files):
+    if kind not in KINDS:
+        pytest.skip("the extra `onnx` is not installed")
     path = exports.path(kind)
     found = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
     assert files | {"model_card.json"} <= found
@@ -124,7 +137,19 @@ def test_the_card_tells_what_a_user_should_know(exports, kind):
     versions = card.pop("versions")
     assert versions["keepstep"] == trainer.__version__
     assert versions["tensorflow"] == tf.__version__
+    if kind == "onnx":
+        assert versions["onnx"] == importlib.metadata.version("onnx")
     model = exports.task.networks()
+    signatures = card.pop("signatures")
+    if kind == "saved_model":
+        assert card.pop("serving_version") == 1
+        said = signatures.pop("serving_default")
+        assert said == {"inputs": card["inputs"], "outputs": card["outputs"]}
+        assert signatures.keys() == {"model"}
+        logits = {"dtype": "float32", "shape": [None, 10]}
+        assert signatures["model"]["outputs"] == {"output": logits}
+    else:
+        assert signatures == {}
     assert card == {
         "task": "digits",
         "about": (digits.Digits.__doc__ or "").partition("\n")[0],
@@ -178,6 +203,55 @@ def test_a_saved_model_needs_tensorflow_alone(exports, tmp_path):
             np.testing.assert_allclose(probability, right[:count], atol=1e-5)
             digit = said[f"digit of {count}"].tolist()
             assert digit == right[:count].argmax(1).tolist()
+
+
+OF_TFLITE = """
+import sys
+import numpy as np
+import tensorflow as tf
+images = np.load(sys.argv[2])
+run = eval(sys.argv[1])
+assert not [name for name in sys.modules if name.startswith(("trainer", "models"))]
+said = {}
+for count in (1, 7):
+    for name, value in run(image=images[:count]).items():
+        said[f"{name} of {count}"] = value
+np.savez(sys.argv[3], **said)
+"""
+OF_ONNX = """
+import sys
+import numpy as np
+import onnxruntime
+images = np.load(sys.argv[2])
+session = eval(sys.argv[1])
+assert "tensorflow" not in sys.modules
+names = [one.name for one in session.get_outputs()]
+said = {}
+for count in (1, 7):
+    values = session.run(None, {"image": images[:count]})
+    for name, value in zip(names, values):
+        said[f"{name} of {count}"] = value
+np.savez(sys.argv[3], **said)
+"""
+
+
+@pytest.mark.parametrize(("kind", "code"), [("tflite", OF_TFLITE), ("onnx", OF_ONNX)])
+def test_other_runtimes_take_batches_of_any_size(exports, tmp_path, kind, code):
+    if kind not in KINDS:
+        pytest.skip("the extra `onnx` is not installed")
+    np.save(tmp_path / "images.npy", exports.images())
+    files = [tmp_path / "images.npy", tmp_path / "said.npz"]
+    fresh(code, exports.line(kind), *files, cwd=tmp_path)
+    right = tf.nn.softmax(exports.expected()).numpy()
+    with np.load(tmp_path / "said.npz") as said:
+        for count in (1, 7):
+            probability = said[f"probability of {count}"]
+            np.testing.assert_allclose(probability, right[:count], atol=1e-5)
+            digit = said[f"digit of {count}"]
+            assert (digit.dtype, digit.tolist()) == (
+                np.int64,
+                right[:count].argmax(1).tolist(),
+            )
 
 
 OF_KERAS = """
@@ -256,26 +330,30 @@ def test_tensorflows_own_tool_runs_it(exports, tmp_path):
 
 def test_the_lines_of_the_build_document_load_each_format(exports):
     document = (processes.PROJECT / "BUILD.md").read_text(encoding="utf-8")
-    row = r"^\| `(saved_model|keras|h5|weights)` \| .*? \| `(.+?)` \| .*\|$"
-    lines = dict(re.findall(row, document, re.MULTILINE))
-    assert lines.keys() == set(KINDS)
+    row = r"^\| `(saved_model|keras|h5|weights|tflite|onnx)` \| .*? \| `(.+?)` \| .*\|$"
+    every = dict(re.findall(row, document, re.MULTILINE))
+    assert every.keys() == set(options.EXPORTS)
+    lines = {kind: line for kind, line in every.items() if kind in KINDS}
     code = ["import keras, numpy as np, tensorflow as tf, models.digits"]
     code += ["images = np.zeros([3, 8, 8], np.uint8)"]
     code += ["model = models.digits.Digits().networks()"]
     for kind, line in lines.items():
         code += [f"DIR = {str(exports.path(kind))!r}", f"loaded = {line}"]
-        if kind == "saved_model":
+        if kind in ("saved_model", "tflite"):
             code.append("print(loaded['probability'].shape)")
+        elif kind == "onnx":
+            code.insert(0, "import onnxruntime")
+            code.append("print(loaded[1].shape)")
         else:
             code.append("print((loaded or model)(images).shape)")
     said = fresh("\n".join(code), cwd=processes.PROJECT)
-    assert said == "(3, 10)\n" * 4
+    assert said == "(3, 10)\n" * len(lines)
 
 
 # Never overwritten.
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS[1:])
 def test_an_export_is_never_overwritten(exports, kind):
     path = exports.path(kind)
     before = {p: p.stat().st_mtime_ns for p in path.rglob("*")}
@@ -287,6 +365,60 @@ def test_an_export_is_never_overwritten(exports, kind):
     )
     assert {p: p.stat().st_mtime_ns for p in path.rglob("*")} == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_version_of_a_saved_model_rises(exports):
+    """The numbers of deleted ones are not given again, nor does a step decide them."""
+    path = exports.path("saved_model")
+    before = {p: p.stat().st_mtime_ns for p in path.rglob("*")}
+    earlier = f"--checkpoint={exports.run_dir / 'recent/ckpt-100'}"
+    again = processes.call("export", f"--run_dir={exports.run_dir}", earlier)
+    assert again.code == 0, again.stderr
+    second = path.with_name("2")
+    assert f"to {second}: loaded back" in again.stdout
+    card = json.loads((second / "model_card.json").read_text())
+    assert (card["serving_version"], card["step"]) == (2, 100)
+    assert {p: p.stat().st_mtime_ns for p in path.rglob("*")} == before
+    assert sorted(path.parent.iterdir()) == [path, second]
+    shutil.rmtree(second)
+    run = layout.RunDirectory(exports.run_dir)
+    assert versions.take(run) == 3
+
+
+def test_the_version_is_above_what_earlier_releases_exported(tmp_path):
+    run = layout.RunDirectory(tmp_path)
+    for name in ("608", "0609", "notes", ".700.tmp"):
+        (tmp_path / "exports/saved_model" / name).mkdir(parents=True)
+    assert (versions.take(run), versions.take(run)) == (609, 610)
+    shutil.rmtree(tmp_path / "exports")
+    assert versions.take(run) == 611
+    assert versions.place(run, 611) == tmp_path / "exports/saved_model/611"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"version": 3}',
+        checked_json.text({"version": True}),
+        checked_json.text({"version": -1}),
+        checked_json.text({"version": 10**18}),
+        checked_json.text({"versions": 3}),
+        checked_json.text({"version": 3}).replace("3", "4", 1),
+    ],
+)
+def test_a_damaged_record_of_the_versions_is_not_guessed_at(tmp_path, text):
+    (tmp_path / "served.json").write_text(text)
+    with pytest.raises(trainer.KeepstepError) as refused:
+        versions.take(layout.RunDirectory(tmp_path))
+    where = f"{tmp_path}/served.json does not tell the version of the last SavedModel ("
+    remedy = (
+        'Expected what an export wrote, {"version": 3} with its digest. Delete it if '
+        f"no version above those in {tmp_path}/exports/saved_model is being served."
+    )
+    assert str(refused.value).startswith(where)
+    assert str(refused.value).endswith(remedy)
 
 
 def test_a_card_is_never_overwritten_either(exports, tmp_path):
@@ -343,7 +475,8 @@ def test_an_export_may_answer_with_a_document(exports, tmp_path, formats, kind):
     output = f"--output={tmp_path}/new"
     done = processes.call("export", f"--run_dir={exports.run_dir}", *formats, output)
     body = json.loads(done.stdout)
-    place = str(tmp_path / "new")
+    place = str(tmp_path / "new")  # not in the run: no version is given
+    assert "serving_version" not in (tmp_path / "new/model_card.json").read_text()
     file = {"saved_model": place} if kind else {"model": f"{place}/model.weights.h5"}
     assert (done.code, body.pop("usage")[0][:5]) == (0, "load ")
     assert body.pop("max_difference") <= 1e-5
@@ -358,9 +491,20 @@ def test_an_export_may_answer_with_a_document(exports, tmp_path, formats, kind):
 
 
 def test_a_format_that_is_none_is_refused(exports):
-    refused = processes.call("export", f"--run_dir={exports.run_dir}", "--format=onnx")
+    refused = processes.call("export", f"--run_dir={exports.run_dir}", "--format=jax")
     assert (refused.code, refused.stdout) == (2, "")
     assert refused.stderr == (
-        "ConfigError: --format=onnx: expected a format of the export (saved_model, "
-        "keras, h5, weights) or of the answer (table, json).\n"
+        "ConfigError: --format=jax: expected a format of the export (saved_model, "
+        "keras, h5, weights, tflite, onnx) or of the answer (table, json).\n"
+    )
+
+
+def test_a_format_whose_packages_are_missing(exports, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    refused = processes.call("export", f"--run_dir={exports.run_dir}", "--format=onnx")
+    assert (refused.code, refused.stdout) == (1, "")
+    assert refused.stderr == (
+        "ExportError: --format=onnx needs tf2onnx, onnx, onnxruntime, which this "
+        "Python does not have. Expected the extra [onnx]. pip install "
+        "'keepstep[onnx]'\n"
     )

@@ -17,6 +17,7 @@ from trainer import task
 from trainer.checkpoint.layout import RunDirectory
 from trainer.commands import command_line
 from trainer.config import flagfiles
+from trainer.exporting import versions
 from trainer.storage import failpoints
 
 # Keras, where it writes files.
@@ -219,7 +220,12 @@ def drawn():
 
 # What stands in these is not of that format; the others hold what `recent/` does, or
 # a part of a run once more.
-FREE = ("exports/keras/1200/", "summaries/train/", "summaries/eval/")
+FREE = (
+    "exports/saved_model/1/",
+    "exports/keras/1200/",
+    "summaries/train/",
+    "summaries/eval/",
+)
 
 
 def simpler(path):
@@ -261,6 +267,9 @@ def test_a_run_directory_is_as_its_format_says(place, monkeypatch):
     look("the end")
     # Where an export goes, without making one once more.
     seen.add(f"{RunDirectory(run).export('keras', 30).relative_to(run)}/")
+    taken = versions.place(RunDirectory(run), versions.take(RunDirectory(run)))
+    seen.add(f"{taken.relative_to(run)}/")
+    look("the end")
     patterns = drawn()
     unseen = [path for path in patterns if not any(map(patterns[path].fullmatch, seen))]
     assert unseen == []

@@ -16,7 +16,9 @@
       staging/               a step that is committed already, saved once more
     best/accuracy/           the best checkpoints by a metric, as hard links
     averaged/accuracy/       averages of the best, made by `average`
-    exports/keras/1200/      written by `export`
+    served.json              the version of the last SavedModel that was exported
+    exports/saved_model/1/   written by `export`: a version, which rises each time
+    exports/keras/1200/      the other formats: of a step
     summaries/train/         event files for TensorBoard
     summaries/eval/
     train.csv                the training values, a row per report, with `--hook=csv`
@@ -195,9 +197,14 @@ class RunDirectory:
         """Where the averages of the best by a metric are."""
         return self.root / AVERAGED / metric
 
-    def export(self, kind: str, step: int) -> pathlib.Path:
-        """Where the export of a step in one format is."""
-        return self.root / "exports" / kind / str(step)
+    def export(self, kind: str, number: int) -> pathlib.Path:
+        """Where an export in one format is: of a step, or a version of a SavedModel."""
+        return self.root / "exports" / kind / str(number)
+
+    @property
+    def last_served(self) -> pathlib.Path:
+        """Says which version was the last."""
+        return self.root / "served.json"
 
     def abandoned(self, number: int) -> pathlib.Path:
         """What one going back set aside."""

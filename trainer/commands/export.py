@@ -29,8 +29,8 @@ class ExportOptions(Checked):
     format: tuple[str, ...] = option(
         (),
         COMMAND,
-        "|".join((*options.EXPORTS, *FORMATS)),
-        "Format of the export (saved_model, keras, h5, weights) or of the answer "
+        "FORMAT",
+        f"Format of the export ({', '.join(options.EXPORTS)}) or of the answer "
         "(table, json). Repeatable.",
         absent="saved_model, table",
     )
@@ -40,7 +40,8 @@ class ExportOptions(Checked):
         "PATH",
         "File or directory to write; {step}, {epoch:02d} and {val_loss:.4f} (any "
         "metric) are filled in.",
-        absent="exports/<format>/<step> in the run directory",
+        absent="exports/<format>/<step> in the run directory, for saved_model "
+        "exports/saved_model/<version>",
     )
 
     def __post_init__(self) -> None:

@@ -24,6 +24,7 @@ from trainer.config.fields import ConfigError, by_name, suggest
 from trainer.config.options import RunOptions
 from trainer.config.start import StartOptions
 from trainer.exporting import exporter
+from trainer.exporting.place import Export
 from trainer.inference.evaluate import evaluate_checkpoint
 from trainer.inference.predict import predict_examples
 from trainer.model import prediction
@@ -168,7 +169,7 @@ def export(
     task: Task | None = None,
     output: Path = "",
     trust: bool = False,
-) -> exporter.Export:
+) -> Export:
     """Exports a checkpoint, loads it back in a fresh process and compares.
 
         >>> import keras, trainer
@@ -179,10 +180,11 @@ def export(
 
     Args:
       run_dir: of the run.
-      format: `saved_model`, `keras`, `h5` or `weights`.
+      format: `saved_model`, `keras`, `h5`, `weights`, `tflite` or `onnx`.
       checkpoint: `best`, `best:metric`, `latest`, `step:N` or a path.
       task: of the run; made of what the run recorded, if None.
-      output: the file or directory; `exports/<format>/<step>` of the run, if not given.
+      output: the file or directory; if not given, `exports/<format>/<step>` of the run,
+        of a SavedModel `exports/saved_model/<version>`, which rises with each.
       trust: import the code that the run directory names as its task.
 
     Raises:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import inspect
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 import keras
 from keras.src.random import seed_generator
 
@@ -40,3 +46,39 @@ def begin_at_epoch(model: keras.Model, epoch: int | None) -> None:
     Public alternative: the argument `initial_epoch`, which the user would have to give.
     """
     model._initial_epoch = epoch
+
+
+@contextlib.contextmanager
+def calls_noted(
+    networks: Iterable[keras.Model],
+) -> Iterator[dict[int, inspect.BoundArguments]]:
+    """Notes with which arguments networks are called first, by their `id`.
+
+    Private: that `Layer.__call__` looks `call` up on the layer itself.
+
+    Reason: only its calls tell what a subclassed network takes. Risk: if `call` is
+    looked up on the class, nothing is noted, and an export has no signature for it.
+    Public alternative: `Model.inputs`, which functional networks alone have.
+    """
+    noted: dict[int, inspect.BoundArguments] = {}
+    patched = list(dict.fromkeys(networks))
+    for network in patched:
+        vars(network)["call"] = _noting(network, network.call, noted)
+    try:
+        yield noted
+    finally:
+        for network in patched:
+            del vars(network)["call"]
+
+
+def _noting(
+    network: keras.Model, call: Any, noted: dict[int, inspect.BoundArguments]
+) -> Any:
+    # Keras asks for the names of the arguments of what it calls.
+    @functools.wraps(call)
+    def noting(*arguments: Any, **named: Any) -> Any:
+        bound = inspect.signature(call).bind(*arguments, **named)
+        noted.setdefault(id(network), bound)
+        return call(*arguments, **named)
+
+    return noting

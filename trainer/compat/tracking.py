@@ -6,7 +6,8 @@ byte the file that TensorFlow would write from the variables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -137,6 +138,23 @@ def save_as(node: Any, serialize: Callable[[], dict[str, Any]]) -> None:
     another name, tables are saved in that order. Public alternative: none.
     """
     node._serialize_to_tensors = serialize
+
+
+@contextlib.contextmanager
+def saved_as_made(nodes: Iterable[Any]) -> Iterator[None]:
+    """Meanwhile what `save_as` said of trackables does not hold.
+
+    Private: as there. Reason: a SavedModel holds copies of tables in a graph, and what
+    was said is of the table itself. Risk: with another name, none holds a table that
+    changes. Public alternative: none.
+    """
+    name = "_serialize_to_tensors"
+    said = [(node, vars(node).pop(name)) for node in nodes if name in vars(node)]
+    try:
+        yield
+    finally:
+        for node, serialize in said:
+            save_as(node, serialize)
 
 
 def table_marks(table: Any) -> list[Any]:

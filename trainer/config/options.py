@@ -29,7 +29,7 @@ from trainer.config.plateau_rule import PlateauRule
 
 __all__ = ["EXPORTS", "ConfigError", "RunOptions", "suggest"]
 
-EXPORTS = ("saved_model", "keras", "h5", "weights")
+EXPORTS = ("saved_model", "keras", "h5", "weights", "tflite", "onnx")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,10 @@
 """The formats of an export: how each is written, and the line that loads it.
 
-    >>> import pathlib, tensorflow as tf
+    >>> import pathlib
     >>> from line import Line
     >>> from trainer.exporting import formats
-    >>> from trainer.model import prediction
-    >>> model, spec = Line().networks(), {"x": tf.TensorSpec([None, 1])}
-    >>> predictor = prediction.Predictor(Line(), model, spec)
-    >>> files = formats.write("keras", pathlib.Path(), {"model": model}, predictor)
+    >>> model = Line().networks()
+    >>> files = formats.write("keras", pathlib.Path(), {"model": model}, {})
     >>> formats.usage("keras", files.values())
     ('load  keras.models.load_model("model.keras")',)
 
@@ -20,31 +18,34 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 
 import keras
-import tensorflow as tf
 from absl import logging
 
-from trainer.base.errors import KeepstepError
 from trainer.compat.networks import layers_of
-from trainer.model import prediction
+from trainer.exporting import runtimes, saved_model
+from trainer.exporting.saved_model import ExportError
 
-SUFFIX = {"keras": ".keras", "h5": ".h5", "weights": ".weights.h5"}
+SUFFIX = {
+    "keras": ".keras",
+    "h5": ".h5",
+    "weights": ".weights.h5",
+    "tflite": ".tflite",
+    "onnx": ".onnx",
+}
 _LOADING = {
     "saved_model": 'load  tf.saved_model.load("{}").signatures["serving_default"]',
     "keras": 'load  keras.models.load_model("{}")',
     "h5": 'load  keras.models.load_model("{}")',
     "weights": 'load  model.load_weights("{}")',
+    "tflite": 'load  tf.lite.Interpreter("{}").get_signature_runner()',
+    "onnx": 'load  onnxruntime.InferenceSession("{}")',
 }
-
-
-class ExportError(KeepstepError, RuntimeError):
-    """A network can't be exported; nothing was left behind."""
 
 
 def write(
     kind: str,
     directory: pathlib.Path,
     networks: Mapping[str, keras.Model],
-    predictor: prediction.Predictor,
+    signatures: saved_model.Signatures,
 ) -> dict[str, pathlib.Path]:
     """Writes the files of an export.
 
@@ -52,27 +53,27 @@ def write(
       kind: the format.
       directory: that exists and is empty.
       networks: by name.
-      predictor: of the task, traced.
+      signatures: the functions of what is no file of Keras', as they were traced.
 
     Returns:
-      By network, where its file is; for a SavedModel the directory, as `saved_model`.
+      By network, where its file is; for a SavedModel the directory, as `saved_model`;
+      for `tflite` and `onnx` the file of the predictions, as `model`.
 
     Raises:
-      ExportError: Keras can't write a network in this format.
+      ExportError: a network, or the predictions, can't be written in this format.
     """
     if kind == "saved_model":
-        module = tf.Module()
-        module.networks = dict(networks)
-        module.prepared = predictor.layers  # whose tables it looks things up in
-        # Where TensorFlow loads it into a session, as `saved_model_cli run` does, it
-        # restores only what it finds as a variable, and Keras wraps its own.
-        module.weights = [v.value for one in networks.values() for v in one.variables]
-        tf.saved_model.save(module, str(directory), signatures=predictor.traced)
+        saved_model.write(directory, signatures)
         return {"saved_model": directory}
+    if kind in runtimes.KINDS:
+        path = directory / f"model{SUFFIX[kind]}"
+        runtimes.write(kind, path, signatures[saved_model.PREDICTIONS])
+        return {"model": path}
     files = {name: directory / f"{name}{SUFFIX[kind]}" for name in networks}
     for name, network in networks.items():
         if kind == "weights":
-            network.save_weights(files[name])
+            with _as_built(network):
+                network.save_weights(files[name])
         else:
             _save(network, files[name], name=name, kind=kind)
     return files
@@ -89,6 +90,19 @@ def _save(network: keras.Model, path: pathlib.Path, *, name: str, kind: str) -> 
             f"Keras can't write the network {name!r} as {kind}: {error} Export it as "
             "saved_model or weights, which need no configuration of layers."
         ) from error
+
+
+@contextlib.contextmanager
+def _as_built(network: keras.Model) -> Iterator[None]:
+    """Meanwhile Keras reads and writes weights also where only parts were called.
+
+    Its layers have them, and it asks for a call of the whole before it looks there.
+    """
+    built, network.built = network.built, True
+    try:
+        yield
+    finally:
+        network.built = built
 
 
 def usage(kind: str, paths: Iterable[pathlib.Path]) -> tuple[str, ...]:

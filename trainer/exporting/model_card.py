@@ -5,12 +5,15 @@
     >>> from trainer.checkpoint import catalog
     >>> from trainer.config import options
     >>> from trainer.exporting import model_card
+    >>> from trainer.exporting.saved_model import noting, signatures
     >>> from trainer.inference import loaded
-    >>> from trainer.model import prediction
+    >>> from trainer.model.prediction import Predictor
     >>> (entry,) = catalog.read_entry(pathlib.Path("runs/line/recent"), 20)
     >>> found = loaded.load(options.RunOptions(batch_size=4), Line(), entry)
-    >>> predictor = prediction.Predictor(Line(), found.state.networks, found.spec())
-    >>> card = model_card.describe("line", entry, found, predictor, kind="keras")
+    >>> with noting({}) as noted:
+    ...     predictor = Predictor(Line(), found.state.networks, found.spec())
+    >>> traced = signatures(predictor, noted)
+    >>> card = model_card.describe("line", entry, found, traced, kind="keras")
     >>> card["step"], card["inputs"]
     (20, {'x': {'dtype': 'float32', 'shape': [None, 1]}})
 
@@ -19,15 +22,19 @@ It names the checkpoint, what goes in, what comes out, and how good it was.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from trainer.checkpoint import catalog, environment, prepared_file
 from trainer.checkpoint.prepared_file import Prepared
+from trainer.exporting import runtimes
+from trainer.exporting.saved_model import PREDICTIONS, Signatures
 from trainer.inference import loaded
-from trainer.model import ema, prediction
+from trainer.model import ema
 from trainer.model.contract import network_items
 
 NAME = "model_card.json"
@@ -37,13 +44,13 @@ def describe(
     name: str,
     entry: catalog.Entry,
     found: loaded.Restored,
-    predictor: prediction.Predictor,
+    signatures: Signatures,
     *,
     kind: str,
 ) -> dict[str, Any]:
     """The card of an export of the task `name` in the format `kind`."""
     mark, task = entry.manifest, found.task
-    outputs = predictor.traced.structured_outputs
+    every = {name: _signature(traced) for name, traced in signatures.items()}
     networks = network_items(found.state.networks)
     return {
         "task": name,
@@ -56,13 +63,13 @@ def describe(
             one.path.startswith(f"{ema.NAME}/")
             for one in (mark.variables if mark else ())
         ),
-        "inputs": {name: _outline(spec) for name, spec in predictor.spec.items()},
-        "outputs": {name: _outline(one) for name, one in outputs.items()},
-        "parameters": {name: one.count_params() for name, one in networks.items()},
+        **every[PREDICTIONS],
+        "signatures": every if kind == "saved_model" else {},
+        "parameters": {name: _count(one) for name, one in networks.items()},
         "data": {name: f"{n} examples" for name, n in found.lengths.items()},
         "compared_on": "the data" if found.sources else "made-up examples",
         "prepared": _prepared(found.known.prepared),
-        "versions": environment.versions(),
+        "versions": environment.versions() | runtimes.versions(kind),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
@@ -72,5 +79,21 @@ def _prepared(given: Prepared | None) -> Any:
     return prepared_file.plain(given.outline, given.arrays) if given else {}
 
 
+def _signature(traced: Any) -> dict[str, Any]:
+    """What goes into a traced function, and what comes out."""
+    inputs = traced.structured_input_signature[1]
+    outputs = traced.structured_outputs
+    return {
+        "inputs": {name: _outline(spec) for name, spec in inputs.items()},
+        "outputs": {name: _outline(spec) for name, spec in outputs.items()},
+    }
+
+
+def _count(network: keras.Model) -> int:
+    """How many numbers its weights are, also where it was never called as a whole."""
+    return sum(math.prod(one.shape) for one in network.weights)
+
+
 def _outline(spec: tf.TensorSpec) -> dict[str, Any]:
-    return {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
+    shape = spec.shape.as_list() if spec.shape.rank is not None else None
+    return {"dtype": spec.dtype.name, "shape": shape}

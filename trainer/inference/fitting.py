@@ -48,7 +48,8 @@ def _fitting(path: str, name: str, array: np.ndarray, spec: tf.TensorSpec) -> An
             f"{path}: {name!r} has shape {array.shape}; the task has "
             f"{tuple(shape)} an example, so expected {expected}."
         )
-    if array.dtype == kind:
+    texts = spec.dtype == tf.string and array.dtype.kind in "US"
+    if array.dtype == kind or texts:
         return array
     same = array.dtype.kind == "f" and np.issubdtype(kind, np.floating)
     with np.errstate(invalid="ignore"):

@@ -12,11 +12,15 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
 
+from trainer.base.errors import KeepstepError
+
+_TABLE: Any = tf.saved_model.experimental.TrackableResource
 _READS = (
     "LookupTableExport",
     "LookupTableFind",
@@ -27,6 +31,10 @@ _READS = (
     "VariableShape",
     "_ReadVariables",
 )
+
+
+class UnownedError(KeepstepError, RuntimeError):
+    """A graph takes a resource that no file can hold."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +71,60 @@ def of(graph: Any) -> Iterator[Capture]:
         if captured.dtype == tf.resource:
             uses = tuple(_uses(definition.node, library, placeholder.op.name))
             yield Capture(captured, variables.get(id(captured)), uses)
+
+
+def owners(graph: Any) -> list[Any]:
+    """The variables and tables that a graph takes: what is to be saved with it.
+
+    A graph knows its variables alone. Who owns a table is asked of Python's garbage
+    collector: a task may keep it in a list, a global or a closure, where nothing that
+    TensorFlow or Keras tracks leads to it.
+
+    Raises:
+      UnownedError: a resource is neither a variable nor a table, or nobody owns it.
+    """
+    found = {id(one.handle): one for one in of(graph)}
+    known = {
+        key: one.variable for key, one in found.items() if one.variable is not None
+    }
+    if len(known) < len(found):
+        known |= _alive(found.keys() - known.keys())
+    for key, one in found.items():
+        if key not in known:
+            nodes = ", ".join(node.name for node in one.uses[:1])
+            raise UnownedError(
+                f"the predictions use a resource ({nodes or one.handle.name}) that is "
+                "neither a variable nor a lookup table, or that nothing owns any more. "
+                "Expected only what a file can hold. Keep a table where the task finds "
+                'it: def state(self, networks): return {"words": self.table}. Leave '
+                "iterators and datasets out of predictions()."
+            )
+    return [known[key] for key in found]
+
+
+def _alive(handles: Iterable[int]) -> dict[int, Any]:
+    """The objects that own resources, by the identity of the handle."""
+    wanted = set(handles)
+    found = _owning(wanted)
+    if wanted - found.keys() and gc.get_freeze_count():
+        gc.unfreeze()  # what a program has set aside, as servers do before they fork
+        try:
+            found = _owning(wanted)
+        finally:
+            gc.freeze()
+    return found
+
+
+def _owning(handles: set[int]) -> dict[int, Any]:
+    found = {}
+    for one in gc.get_objects():
+        # By its type: some objects make up a class, or import one, when they are asked.
+        for kind, name in ((_TABLE, "resource_handle"), (tf.Variable, "handle")):
+            if issubclass(type(one), kind):
+                handle = id(getattr(one, name, None))
+                if handle in handles:
+                    found[handle] = one
+    return found
 
 
 def _uses(nodes: Iterable[Any], library: Mapping[str, Any], name: str) -> Iterator[Any]:
