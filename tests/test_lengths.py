@@ -1,5 +1,10 @@
 """Examples of unequal lengths: padded, masked, grouped, and counted as they are."""
 
+import csv
+import importlib.util
+import json
+from typing import ClassVar
+
 import keras
 import numpy as np
 import pytest
@@ -8,11 +13,15 @@ import tensorflow as tf
 
 import trainer
 from trainer import data, task
+from trainer.checkpoint import selection
+from trainer.checkpoint.layout import RunDirectory
+from trainer.config import options
 from trainer.data import fingerprint, order
 from trainer.data.grouping import Grouped, group_by_length
 from trainer.data.inputs import training
 from trainer.data.prepared import Prepared
-from trainer.model import parts
+from trainer.inference import predict
+from trainer.model import parts, prediction_files
 from trainer.model.evaluation import EvaluationLoop
 from trainer.model.steps import TrainLoop
 
@@ -232,6 +241,7 @@ def test_changing_lengths_are_traced_once(kind):
     assert len(calls) == traced + 3
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_run_is_evaluated_predicted_and_exported(tmp_path):
     given = Text()
     tasks.train(tmp_path / "run", given, steps=6, task="test_lengths:Text")
@@ -254,6 +264,94 @@ def test_a_run_is_evaluated_predicted_and_exported(tmp_path):
         np.testing.assert_allclose(score, model(tokens[None])[0, :, 0], rtol=1e-5)
     only = trainer.predict(**ways, data={"tokens": [[3], [4, 1, 5]]})
     assert only["of"].tolist() == [[True, False, False, False], [True] * 3 + [False]]
+    exported(given, ways, model, tmp_path)
+
+
+def exported(given, ways, model, home):
+    """Both kinds take batches of widths that the export has never seen."""
+    tokens = np.int32([[3, 1, 4, 1, 5, 9, 2, 6, 5], [7, 7, 0, 0, 0, 0, 0, 0, 0]])
+    mask = tokens != 0
+    expected = model(tokens)[..., 0]
+    trainer.export(**ways, format="saved_model", output=str(home / "saved"))
+    serve = tf.saved_model.load(str(home / "saved")).signatures["serving_default"]
+    trainer.export(**ways, format="keras", output=str(home / "net.keras"))
+    network = keras.models.load_model(home / "net.keras")
+    for width in (9, 2, 1):
+        part = tf.constant(tokens[:, :width]), tf.constant(mask[:, :width])
+        said = serve(tokens=part[0], tokens_mask=part[1])
+        np.testing.assert_allclose(said["score"], expected[:, :width], rtol=1e-5)
+        np.testing.assert_array_equal(said["of"], mask[:, :width])
+        np.testing.assert_allclose(network(part[0])[..., 0], said["score"], rtol=1e-5)
+
+
+class Drawn(Text):
+    """Says, shows and draws texts and numbers for each token."""
+
+    seen: ClassVar[list] = []
+
+    def predictions(self, networks, batch):
+        words = tf.strings.as_string(batch["tokens"])
+        return {**super().predictions(networks, batch), "word": words}
+
+    def figures(self, examples, predictions):
+        self.seen.append((examples, predictions))
+        return {"score": np.zeros([2, 2, 3], np.uint8)}
+
+
+def test_what_batches_of_other_widths_say_is_drawn_and_written(tmp_path):
+    given, run_dir = Drawn(), tmp_path / "run"
+    tasks.train(run_dir, given, steps=2, eval_batch_size=3, task="test_lengths:Drawn")
+    examples, said = given.seen[-1]
+    whole = padded(TOKENS, 4)
+    np.testing.assert_array_equal(examples["tokens"], whole)
+    np.testing.assert_array_equal(said["of"], whole != 0)
+    assert said["word"].shape == whole.shape
+    assert said["word"][whole != 0].tolist() == [b"%d" % n for n in whole[whole != 0]]
+    predicted = predict.predict_examples(*chosen(run_dir, given))
+    batches = list(predicted)
+    assert len({one["score"].shape for one in batches}) > 2, "of other widths"
+    has_arrow = importlib.util.find_spec("pyarrow")  # the extra `data` has it
+    for ending in ("npz", "csv", "jsonl", *["parquet"] * bool(has_arrow)):
+        path = tmp_path / f"said.{ending}"
+        assert prediction_files.write(path, path.name, batches) == len(TOKENS)
+    with np.load(tmp_path / "said.npz") as file:
+        np.testing.assert_array_equal(file["of"], whole != 0)
+        score = file["score"]
+    lines = (tmp_path / "said.jsonl").read_text().splitlines()
+    rows = list(csv.DictReader((tmp_path / "said.csv").read_text().splitlines()))
+    for n, (line, row, length) in enumerate(zip(lines, rows, LENGTHS, strict=True)):
+        found, last = json.loads(line), length - 1
+        assert found["score"][:length] == score[n, :length].tolist()
+        assert found["word"][last] == row[f"word.{last}"] == str(whole[n, last])
+        assert float(row[f"score.{last}"]) == pytest.approx(score[n, last])
+
+
+def chosen(run_dir, given):
+    choices = options.RunOptions(run_dir=str(run_dir), eval_batch_size=3)
+    directory = RunDirectory(choices.directory())
+    return choices, given, selection.select(directory, "latest", rules=[])
+
+
+def test_one_of_several_sources_may_have_what_an_evaluation_has_not():
+    class Uneven(Text):
+        pad = {"tokens": 0, "more": 0}  # noqa: RUF012
+
+        def sources(self):
+            more = {"more": TOKENS, "tokens": TOKENS, "y": Y}
+            arrays = {"tokens": TOKENS, "y": Y}
+            pair = {"a": data.group_by_length(arrays, "tokens"), "b": more}
+            return {"train": pair, "valid": ROWS}
+
+        def values(self, networks, batch, training):
+            one = batch["a"] if training else batch
+            return super().values(networks, one, training)
+
+    given = Uneven()
+    inputs, state = built(given)
+    found = inputs.again(3)
+    assert "more_mask" in found["b"]
+    assert "more_mask" not in found["a"]
+    assert evaluation(given, state.networks, 6).run()["loss"] > 0
 
 
 # Grouping.

@@ -1,6 +1,8 @@
 """Data that can't be taken: one message that says what came and what mends it."""
 
+import pathlib
 import re
+import resource
 
 import keras
 import numpy as np
@@ -259,3 +261,41 @@ def test_examples_of_unequal_shapes_that_nobody_pads_are_told(tmp_path, split):
         tasks.train(tmp_path / "run", given, steps=3, evaluate_every_steps=3)
     padded = type("Padded", (type(given),), {"pad": {"x": 0}})()
     tasks.train(tmp_path / "padded", padded, steps=3, evaluate_every_steps=3)
+
+
+# Files.
+
+
+def test_there_may_be_more_files_than_a_process_may_open(tmp_path):
+    paths = [tmp_path / f"{n:04}.txt" for n in range(300)]
+    for n, path in enumerate(paths):
+        path.write_text(f"{n}\n{n + 1000}\n")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        source = data.lines(paths)
+        for n in (0, 127, 128, 299):
+            assert source[2 * n + 1] == {"line": str(n + 1000).encode()}
+        before = len(list(pathlib.Path("/proc/self/fd").iterdir()))
+        assert source[599] == {"line": b"1299"}
+        assert len(list(pathlib.Path("/proc/self/fd").iterdir())) == before
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_what_is_no_npy_file_and_no_window_is_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", x=X)
+    text = r"x\.npz can't be read as an \.npy file: it is an archive of arrays, \.npz"
+    with pytest.raises(data.DataError, match=text):
+        data.memmap({"x": tmp_path / "x.npz"})
+    with pytest.raises(data.DataError, match=r"windows are to have {'length': 2\.5, "):
+        data.windows(np.arange(9.0), 2.5)
+    with pytest.raises(data.DataError, match=r"cut out of one value, .*an array \[T, "):
+        data.windows(np.float32(3), 2)
+
+
+def test_a_mark_of_the_byte_order_is_no_text(tmp_path):
+    for content in (b"", b"\xef\xbb\xbf"):
+        path = tmp_path / f"{len(content)}.txt"
+        path.write_bytes(content + b"one\r\ntwo")
+        assert [data.lines(path)[n]["line"] for n in (0, 1)] == [b"one", b"two"]

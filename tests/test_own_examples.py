@@ -81,11 +81,20 @@ def predicted(cls, root, path):
     return functions.predict(root / cls.__name__, "latest", task=task, data=str(path))
 
 
-def test_a_folder_of_images_is_decoded_as_the_task_s_own(root, tmp_path):
+def test_a_folder_of_images_is_decoded_as_the_task_s_own(root, tmp_path, monkeypatch):
     for n, path in enumerate(sorted((root / "gone/valid/images").rglob("*.png"))):
         (tmp_path / "flat").mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / "flat" / f"{n:02d}.png")
-    flat = predicted(Photos, root, tmp_path / "flat")
+    with monkeypatch.context() as patched:
+        listed, real = [], pathlib.Path.rglob
+
+        def counting(path, pattern):
+            listed.append(path)
+            return real(path, pattern)
+
+        patched.setattr(pathlib.Path, "rglob", counting)
+        flat = predicted(Photos, root, tmp_path / "flat")
+    assert listed.count(tmp_path / "flat") == 1, "a folder may be large"
     sorted_ = predicted(Photos, root, root / "gone/valid/images")
     assert flat["file"].tolist() == [f"{n:02d}.png".encode() for n in range(11)]
     assert sorted_["file"][0].startswith(b"cat/")

@@ -140,7 +140,11 @@ def like(directory: str | os.PathLike[str], recipe: Mapping[str, Any]) -> Images
       DataError: it holds no images.
     """
     root, names = pathlib.Path(directory), list(recipe["classes"])
-    below = [pathlib.PurePath(name) for name in files(root)]
+    below = [
+        one.relative_to(root)
+        for one in sorted(root.rglob("*"))
+        if one.suffix.lower() in _KINDS and one.is_file()
+    ]
     if not below:
         raise DataError(
             f"{root} holds no images. Expected files such as {root}/1.jpg "
@@ -148,12 +152,6 @@ def like(directory: str | os.PathLike[str], recipe: Mapping[str, Any]) -> Images
         )
     labels = [names.index(p.parts[0]) if p.parts[0] in names else -1 for p in below]
     return Images(names, [root / one for one in below], labels)
-
-
-def files(root: pathlib.Path) -> list[str]:
-    """The paths of the images below a folder, in the order in which `like` has them."""
-    found = [one for one in sorted(root.rglob("*")) if one.suffix.lower() in _KINDS]
-    return [one.relative_to(root).as_posix() for one in found if one.is_file()]
 
 
 def decode_image(

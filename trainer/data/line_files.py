@@ -9,6 +9,7 @@ r"""Lines of text files by number: `{"line": b"..."}` without its end.
 
 from __future__ import annotations
 
+import codecs
 import pathlib
 from collections.abc import Iterable
 
@@ -44,4 +45,14 @@ def spans(path: pathlib.Path) -> Spans:
             ends.append(found + place + 1)
             place += len(block)
     every = np.unique(np.concatenate([*ends, [place]])).astype(np.int64)
-    return every[:-1], np.diff(every)
+    begin, size = every[:-1].copy(), np.diff(every)
+    if _is_marked(path):
+        begin[0] += len(codecs.BOM_UTF8)
+        size[0] -= len(codecs.BOM_UTF8)
+    return begin, size
+
+
+def _is_marked(path: pathlib.Path) -> bool:
+    """Whether a text begins with a mark of its byte order, which is no part of it."""
+    with path.open("rb") as file:
+        return file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8

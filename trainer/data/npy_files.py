@@ -43,7 +43,10 @@ class Rows:
         self._descriptor = -1
         try:
             with self._path.open("rb") as file:
-                head: np.memmap = np.load(self._path, mmap_mode="r")
+                head: Any = np.load(self._path, mmap_mode="r")
+                if not isinstance(head, np.memmap):
+                    head.close()
+                    raise ValueError("it is an archive of arrays, .npz")
                 self._descriptor = os.open(file.name, os.O_RDONLY)
         except (OSError, ValueError, EOFError) as error:
             raise DataError(

@@ -22,6 +22,7 @@ PathLike = str | os.PathLike[str]
 Spans = tuple[np.ndarray, np.ndarray]
 
 _SUFFIX = ".index.npz"
+_KEPT_OPEN = 128
 
 
 @final
@@ -65,7 +66,10 @@ class Files:
         self._begin = np.concatenate([begin for begin, _ in found])
         self._size = np.concatenate([size for _, size in found])
         self._first = np.cumsum([0, *(len(begin) for begin, _ in found)])
-        self._descriptors = [os.open(path, os.O_RDONLY) for path in self._paths]
+        # Of many files, those beyond are opened for each reading: a process may have
+        # no more than a thousand open.
+        for path in self._paths[:_KEPT_OPEN]:
+            self._descriptors.append(os.open(path, os.O_RDONLY))
 
     def __del__(self) -> None:
         for descriptor in self._descriptors:
@@ -79,7 +83,7 @@ class Files:
             raise IndexError(f"record {index} of {len(self)}")
         number = self._number(index)
         size, begin = int(self._size[index]), int(self._begin[index])
-        found = os.pread(self._descriptors[number], size, begin)
+        found = self._piece(number, size, begin)
         if len(found) != size:
             raise EOFError(f"{self._paths[number]} ends inside record {index}")
         return {self._name: found.rstrip(self._end)}
@@ -92,6 +96,15 @@ class Files:
     def _number(self, index: int) -> int:
         """Of the file that a piece is in."""
         return int(np.searchsorted(self._first, index, "right")) - 1
+
+    def _piece(self, number: int, size: int, begin: int) -> bytes:
+        if number < len(self._descriptors):
+            return os.pread(self._descriptors[number], size, begin)
+        descriptor = os.open(self._paths[number], os.O_RDONLY)
+        try:
+            return os.pread(descriptor, size, begin)
+        finally:
+            os.close(descriptor)
 
     def fingerprint(self) -> str:
         """The names and sizes of the files."""

@@ -91,7 +91,9 @@ def ordered(
       `[B]`). All batches have one size; the rows that don't count repeat others.
       But the batches of a dataset that are taken as they are stay so.
     """
-    given, padding = ungrouped(given), padding or Padding.of(task)
+    given = ungrouped(given)
+    # What is padded may be in one of several sources of training only.
+    padding = padding or dataclasses.replace(Padding.of(task), partly=True)
     if isinstance(given, tf.data.Dataset):
         given = adapted(given, "examples")
     if isinstance(given, Adapted):
@@ -107,7 +109,7 @@ def ordered(
             indices = tf.minimum(places(number, size), last)
             return indices, augmentation_seeds(_EVALUATED, indices)
 
-        found = Examples(source=given, task=task, batch_size=batch_size)
+        found = Examples(source=given, task=task, batch_size=batch_size, partly=True)
         numbers = tf.data.Dataset.range(count)
         counts = numbers.map(lambda number: places(number, batch_size) <= last)
         batches = found.batches(0, count, rows)

@@ -20,12 +20,16 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.base.errors import KeepstepError
+from trainer.compat import autograph
 from trainer.data import ragged
 from trainer.data.records import ValueProblemError
 
 
 class DataError(KeepstepError, ValueError):
     """Examples are missing or do not fit together."""
+
+
+setattr(DataError, autograph.PASS_THROUGH, True)
 
 
 @final

@@ -73,4 +73,15 @@ def windows(array: Any, length: int, *, stride: int = 1, horizon: int = 0) -> Wi
         array = Rows(array)
     elif not hasattr(array, "shape"):
         array = np.asarray(array)
+    sizes = {"length": length, "stride": stride, "horizon": horizon}
+    if not all(isinstance(one, int | np.integer) for one in sizes.values()):
+        raise DataError(
+            f"windows are to have {sizes}. Expected whole numbers of rows. Round them: "
+            "length=int(24.0)."
+        )
+    if not array.shape:
+        raise DataError(
+            f"windows are to be cut out of one value, {array!r}. Expected an array "
+            "[T, ...]. Give the series itself, or the path of its .npy file."
+        )
     return Windows(array, length, stride, horizon)

@@ -64,7 +64,7 @@ class Restored:
         batch_size: int,
         *,
         split: str = "valid",
-        given: str | Mapping[str, Any] = "",
+        given: str | Mapping[str, Any] | own_examples.Own = "",
         names: Iterable[str] | None = None,
     ) -> tf.data.Dataset:
         """The batches of a split, or of the user's own examples.
@@ -72,8 +72,8 @@ class Restored:
         Args:
           batch_size: of all but the last.
           split: of the task's data.
-          given: a file or a folder (`own_examples`), or arrays `[N, ...]` by name, to
-            use instead; "" for none.
+          given: a file or a folder, or what `own` read of it, or arrays `[N, ...]` by
+            name, to use instead; "" for none.
           names: what these must have; everything, if None.
 
         Raises:
@@ -82,23 +82,17 @@ class Restored:
         """
         if not given:
             return data.ordered(self._split(split), batch_size, self.task)
-        spec = self.spec()
-        wanted = list(spec if names is None else names)
-        place = given if isinstance(given, str) else "the examples"
-        padding = Padding.of(self.task).among(wanted)
-        masks = [name for name in wanted if name in padding.masks]
-        wanted = [name for name in wanted if name not in masks]
-        arrays: Any = given
-        if isinstance(given, str):
-            recipe = self.known.recipe
-            found = own_examples.read(
-                given, self.task, recipe, spec, wanted, optional=masks
-            )
+        found: Any = self.own(given, names) if isinstance(given, str) else given
+        place, arrays = "the examples", found
+        if isinstance(found, own_examples.Own):
             if found.source is not None:
                 if names is None:
-                    own_examples.check_labelled(found, given)
-                return self._decoded(found.source, given, batch_size)
-            arrays = found.arrays
+                    own_examples.check_labelled(found, found.place)
+                return self._decoded(found.source, found.place, batch_size)
+            place, arrays = found.place, found.arrays or {}
+        spec = self.spec()
+        wanted, masks = self._wanted(spec, names)
+        padding = Padding.of(self.task).among(wanted)
         wanted += [name for name in masks if name in arrays]
         if missing := [name for name in wanted if name not in arrays]:
             raise data.DataError(
@@ -109,6 +103,25 @@ class Restored:
             for name in wanted
         }
         return data.ordered(data.Arrays(fits), batch_size, padding=padding)
+
+    def own(self, given: str, names: Iterable[str] | None = None) -> own_examples.Own:
+        """The user's own examples in a file or a folder; `names` as for `examples`.
+
+        Raises:
+          data.DataError: it can't be read, or does not fit the task.
+        """
+        spec, recipe = self.spec(), self.known.recipe
+        wanted, masks = self._wanted(spec, names)
+        return own_examples.read(given, self.task, recipe, spec, wanted, optional=masks)
+
+    def _wanted(
+        self, spec: Iterable[str], names: Iterable[str] | None
+    ) -> tuple[list[str], list[str]]:
+        """What is needed, and the masks that padding makes where they aren't given."""
+        every = list(spec if names is None else names)
+        masks = Padding.of(self.task).among(every).masks
+        wanted = [name for name in every if name not in masks]
+        return wanted, [name for name in every if name in masks]
 
     def spec(self) -> dict[str, tf.TensorSpec]:
         """The outline of a batch, before any augmentation."""

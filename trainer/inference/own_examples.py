@@ -27,12 +27,16 @@ class Own:
     """Examples, as they are read.
 
     Attributes:
+      place: where they are from, for messages.
       arrays: what the networks take, by name; or None.
       source: what is decoded before networks take it; or None.
+      files: the paths of images in their folder, one per example; of all else none.
     """
 
+    place: str
     arrays: Mapping[str, Any] | None = None
     source: Any = None
+    files: tuple[str, ...] = ()
 
 
 def read(
@@ -67,24 +71,22 @@ def read(
                 f"images (data.images). Expected a file with {', '.join(wanted)}: "
                 f".npz, {', '.join(rows.SUFFIXES)}."
             )
-        return Own(source=taken(image_folder.like(path, recipe), given))
+        images = image_folder.like(path, recipe)
+        names = tuple(one.relative_to(path).as_posix() for one in images.paths)
+        return Own(given, source=taken(images, given), files=names)
     if path.suffix.lower() not in rows.SUFFIXES:
-        return Own(arrays=npz(given, wanted, optional=optional))
+        return Own(given, arrays=npz(given, wanted, optional=optional))
     columns = rows.read(path, typed=kind == "table")
     if recipe is not None and kind == "table":
         found = tables.like(given, columns, recipe)
         if decodes(task):
-            return Own(source=Arrays(found))
+            return Own(given, source=Arrays(found))
         _check(path, found, wanted)
-        return Own(arrays=found)
+        return Own(given, arrays=found)
     _check(path, columns, wanted)
-    return Own(arrays={n: rows.fitting(path, n, columns[n], spec[n]) for n in wanted})
-
-
-def files(given: str | Mapping[str, Any]) -> list[str]:
-    """The names of the images in a folder, one per example; of all else nothing."""
-    path = pathlib.Path(given) if isinstance(given, str) and given else None
-    return image_folder.files(path) if path is not None and path.is_dir() else []
+    return Own(
+        given, arrays={n: rows.fitting(path, n, columns[n], spec[n]) for n in wanted}
+    )
 
 
 def check_labelled(found: Own, given: str) -> None:

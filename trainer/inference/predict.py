@@ -9,7 +9,7 @@ import numpy as np
 
 from trainer.checkpoint import catalog
 from trainer.config import options
-from trainer.inference import loaded, own_examples
+from trainer.inference import loaded
 from trainer.model import prediction
 from trainer.task import Task
 
@@ -46,10 +46,11 @@ def predict_examples(
     reads: loaded.Reads = "never" if examples else "always"
     found = loaded.load(choices, task, entry, reads=reads)
     predictor = prediction.Predictor(found.task, found.state.networks, found.spec())
-    batches = found.examples(
-        choices.eval_batch_size, split=split, given=examples, names=predictor.inputs
-    )
-    files, first = own_examples.files(examples), 0
+    names, size = predictor.inputs, choices.eval_batch_size
+    path = examples if isinstance(examples, str) else ""
+    own = found.own(path, names) if path else None
+    batches = found.examples(size, split=split, given=own or examples, names=names)
+    files, first = own.files if own else (), 0
     for _, predicted in predictor.run(batches):
         if files and "file" not in predicted:
             last = first + len(next(iter(predicted.values())))
