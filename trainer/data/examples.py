@@ -76,10 +76,10 @@ class Examples:
         pieces = tf.data.Dataset.range(first * per_batch, last).map(
             read, num_parallel_calls=self._readers(size), deterministic=True
         )
-        if self._decodes or not self._stacks:
+        if self._decodes:
             found = pieces.unbatch().map(self._decode, tf.data.AUTOTUNE, True)
             return self._batched(found)
-        whole = pieces.map(lambda examples, seeds: examples)
+        whole = pieces.map(lambda read, seeds: self._rows(read))
         if self._padding.fills:
             return whole.map(lambda one: self._padding.padded(one, self.batch_size))
         return whole if per_batch == 1 else whole.batch(per_batch, True).map(_joined)
@@ -121,6 +121,7 @@ class Examples:
                     f'{{"{path[0]}": 0}}. Or pad, cut or resize it in decode(self, '
                     f'example, seed): example["{path[0]}"][:100].'
                 )
+        self._padding.check({path[0]: one for path, one in spec.items()})
 
     @functools.cached_property
     def _padding(self) -> Padding:
@@ -137,16 +138,11 @@ class Examples:
     def _decodes(self) -> bool:
         return self.task is not None and decoding.decodes(self.task)
 
-    @property
-    def _stacks(self) -> bool:
-        return not isinstance(self.source, Indexed) or self._source.stacks
-
     def _chunk(self) -> int:
         """How many examples are read at once: a divisor of the size of a batch."""
-        if not isinstance(self.source, Indexed):
+        padded_whole = self._padding.fills and not self._decodes
+        if padded_whole or not isinstance(self.source, Indexed):
             return self.batch_size
-        if not self._stacks:
-            return 1
         fitting = _CHUNK_BYTES // max(1, self.source.outline.example_bytes)
         most = max(1, min(_CHUNK, fitting))
         return max(n for n in range(1, most + 1) if self.batch_size % n == 0)
@@ -168,7 +164,7 @@ class Examples:
         """The examples, each read and decoded in one go, none by Python."""
 
         def decode(index: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-            return self._decode(self._source.element(index), seed)
+            return self._decoded(self._source.element(index), seed)
 
         # Where an example is costs more ops than to read it: found batch by batch.
         last = tf.int64.max if count < 0 else first + count
@@ -187,11 +183,21 @@ class Examples:
 
     def _read(self, indices: tf.Tensor) -> Any:
         if isinstance(self.source, Indexed):
-            return self._source.nested(self._source.read(indices))
+            return self._source.read(indices)
         return dict(autograph.converted(self.source.gather)(indices))
 
-    def _decode(self, example: Any, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        if self.task is None or not self._decodes:
+    def _rows(self, read: Any) -> dict[str, Any]:
+        found: dict[str, Any] = read
+        if isinstance(self.source, Indexed):
+            found = self._source.rows(read)
+        return found
+
+    def _decode(self, read: Any, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        one = self._source.one(read) if isinstance(self.source, Indexed) else read
+        return self._decoded(one, seed)
+
+    def _decoded(self, example: Any, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        if self.task is None:
             return dict(example)
         return decoding.decode(self.task, example, seed)
 

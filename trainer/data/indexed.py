@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
 from typing import Any, final
 
@@ -24,6 +24,7 @@ import tensorflow as tf
 from trainer.data import failures, records
 from trainer.data.asked import Asked
 from trainer.data.failures import SourceError
+from trainer.data.packing import Packed, pack, packed
 from trainer.data.trial import Outline, examine
 
 _tokens: weakref.WeakValueDictionary[bytes, Indexed] = weakref.WeakValueDictionary()
@@ -70,7 +71,7 @@ class Indexed:
     @property
     def stacks(self) -> bool:
         """Whether examples can be stacked as they are: all have one shape."""
-        return all(one.shape.is_fully_defined() for one in self.spec.values())
+        return all(map(_stacks, self.spec.values()))
 
     @property
     def in_ops(self) -> bool:
@@ -90,8 +91,10 @@ class Indexed:
         Raises:
           SourceError: it can't be read, or is not like the others.
         """
-        flat = self._threads.submit(self._read, [index]).result()
-        return self.nested([tf.convert_to_tensor(one[0]) for one in flat])
+        columns = self._threads.submit(self._asked.columns, [index], self.spec).result()
+        return records.nested(
+            {path: tf.convert_to_tensor(one[0]) for path, one in columns.items()}
+        )
 
     def named(self, index: int) -> str:
         """An example in words, with its file if the source tells it."""
@@ -105,30 +108,51 @@ class Indexed:
         found.outline = self.outline  # found once, for both
         return found
 
-    def nested(self, flat: Sequence[tf.Tensor]) -> dict[str, Any]:
-        """What `read` gave, by name."""
-        return records.nested(dict(zip(self.spec, flat, strict=True)))
+    def read(self, indices: tf.Tensor) -> tuple[Any, ...]:
+        """The examples at `indices` (int64 `[B]`), as an op, in the order of `spec`.
 
-    def read(self, indices: tf.Tensor) -> list[tf.Tensor]:
-        """The examples at `indices` (int64 `[B]`), stacked, as an op.
-
-        It is stateless: the same indices give the same examples.
+        It is stateless: the same indices give the same examples. They are stacked,
+        and `Packed` where they are not all of one shape.
         """
-        spec = self.spec
-        flat = tf.numpy_function(
-            self._stacked,
-            [indices],
-            [one.dtype for one in spec.values()],
-            stateful=False,
-        )
+        dtypes = [
+            dtype
+            for one in self.spec.values()
+            for dtype in ([one.dtype] if _stacks(one) else [one.dtype, tf.int64])
+        ]
+        flat = tf.numpy_function(self._flat, [indices], dtypes, stateful=False)
         flat = tf.nest.flatten(flat)  # one alone comes bare, when executed eagerly
-        for tensor, one in zip(flat, spec.values(), strict=True):
-            tensor.set_shape([*indices.shape, *one.shape])
         if not tf.executing_eagerly():
             _tokens[flat[0].op.get_attr("token")] = self
-        return list(flat)
+        every = iter(flat)
+        return tuple(
+            _shaped(next(every), [*indices.shape, *one.shape])
+            if _stacks(one)
+            else packed(
+                _shaped(next(every), [None]),
+                _shaped(next(every), [*indices.shape, one.shape.rank]),
+            )
+            for one in self.spec.values()
+        )
 
-    def _stacked(self, indices: np.ndarray) -> list[np.ndarray]:
+    def rows(self, read: Sequence[Any]) -> dict[str, Any]:
+        """What `read` gave, by name; a `tf.RaggedTensor` where lengths are unequal."""
+        return self._nested(read, Packed.rows)
+
+    def one(self, read: Sequence[Any]) -> dict[str, Any]:
+        """A single example of what `read` gave, by name."""
+        return self._nested(read, Packed.one)
+
+    def _nested(
+        self, read: Sequence[Any], unpack: Callable[..., Any]
+    ) -> dict[str, Any]:
+        return records.nested(
+            {
+                path: unpack(part, one) if isinstance(part, Packed) else part
+                for part, (path, one) in zip(read, self.spec.items(), strict=True)
+            }
+        )
+
+    def _flat(self, indices: np.ndarray) -> list[np.ndarray]:
         places = indices.tolist()
         try:
             if not self._asked.many and self.outline.waits:
@@ -147,9 +171,24 @@ class Indexed:
 
     def _read(self, indices: list[int]) -> list[np.ndarray]:
         columns = self._asked.columns(indices, self.spec)
-        return [np.stack(columns[path]) for path in self.spec]
+        return [
+            array
+            for path, one in self.spec.items()
+            for array in (
+                [np.stack(columns[path])] if _stacks(one) else pack(columns[path])
+            )
+        ]
 
 
 def read_by(node: Any) -> Indexed | None:
     """The source that a node of a graph (`NodeDef`) reads, if it is such a node."""
     return _tokens.get(node.attr["token"].s) if "token" in node.attr else None
+
+
+def _stacks(one: tf.TensorSpec) -> bool:
+    return bool(one.shape.is_fully_defined())
+
+
+def _shaped(tensor: tf.Tensor, shape: list[int | None]) -> tf.Tensor:
+    tensor.set_shape(shape)
+    return tensor

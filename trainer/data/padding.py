@@ -127,6 +127,15 @@ class Padding:
         fills = {name: fill for name, fill in self.fills.items() if name in some}
         return dataclasses.replace(self, fills=fills)
 
+    def check(self, example: Mapping[str, Any]) -> None:
+        """Looks at what an example is like: anything with shapes, by name.
+
+        Raises:
+          DataError: what `pad` names isn't there, or can't be filled up.
+        """
+        padding = self.among(example) if self.partly else self
+        padding._checked(example, of_batch=False)
+
     def _filled(
         self, value: Any, fill: Any, rows: int | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
