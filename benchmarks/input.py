@@ -8,11 +8,14 @@ decode     JPEG 224x224 in files, batch 32, nothing but input: examples per seco
 device     the same beside a device that is busy for 40 ms a step: milliseconds per
            step, and that as a ratio to 40
 far        seconds to the first batch at step 10,000,000
+ragged     rows of unequal lengths by index, batch 32, padded: milliseconds per batch
+several    two such sources of rows of one length, 32 of each: milliseconds per batch
 memmap     resident memory of a process that trains on 20 GB (a sparse file), in MB
 index      seconds to index a TFRecord file of 1,000,000 records, and to open it again
 
-The ways take turns in one process. Compare ratios: they are medians over the rounds of
-the ratio within a round.
+The ways take turns in one process, and each begins anew in its turn: otherwise what one
+prepares while the other has its turn would count for it. Compare ratios: they are
+medians over the rounds of the ratio within a round.
 """
 
 from __future__ import annotations
@@ -99,9 +102,12 @@ def ours(root: pathlib.Path, first: int = 0) -> Batches:
     source = data.split(one.sources(), "train")
     inputs = Prepared(task=one, source=source, batch_size=_BATCH, seed=0)
     traced = tf.function(inputs.batch)
-    with inputs.reading(first, -1):
-        for step in range(first, sys.maxsize):
-            yield traced(tf.constant(step, tf.int64))
+    try:
+        with inputs.reading(first, -1):
+            for step in range(first, sys.maxsize):
+                yield traced(tf.constant(step, tf.int64))
+    finally:
+        inputs.close()
 
 
 def by_hand(root: pathlib.Path) -> Batches:
@@ -164,27 +170,28 @@ def seconds(batches: Batches, busy_secs: float) -> float:
 
 def compare(root: pathlib.Path) -> None:
     """Compares with tf.data, and then with Grain."""
-    turns({"ours": ours(root), "tf.data by hand": by_hand(root)})
+    turns({"ours": lambda: ours(root), "tf.data by hand": lambda: by_hand(root)})
     if importlib.util.find_spec("grain"):  # its threads go on while others have a turn
         turns(
             {
-                "ours": ours(root),
-                "grain, TensorFlow": grain_way(root, by_tensorflow),
-                "grain, PIL": grain_way(root, by_pillow),
+                "ours": lambda: ours(root),
+                "grain, TensorFlow": lambda: grain_way(root, by_tensorflow),
+                "grain, PIL": lambda: grain_way(root, by_pillow),
             }
         )
 
 
-def turns(ways: dict[str, Batches]) -> None:
+def turns(ways: dict[str, Callable[[], Batches]]) -> None:
     """Prints a row for each way, compared with the first and the last one."""
     first, *_, other = ways
-    for batches in ways.values():
-        seconds(batches, 0)  # warms up, and tunes itself
     for title, busy in (("decode", 0.0), ("device", _DEVICE_SECS)):
         taken: dict[str, list[float]] = {way: [] for way in ways}
         for turn in range(_ROUNDS):
             for way in sorted(ways, reverse=turn % 2 == 0):
-                taken[way].append(seconds(ways[way], busy))
+                batches = ways[way]()
+                seconds(batches, 0)  # warms up, and tunes itself
+                taken[way].append(seconds(batches, busy))
+                del batches
         for way, own in taken.items():
             against = other if way == first else first
             pairs = zip(own, taken[against], strict=True)
@@ -202,6 +209,45 @@ def far(root: pathlib.Path) -> None:
     began = time.perf_counter()
     next(ours(root, _FAR))
     print(f"far     first batch at step {_FAR}: {time.perf_counter() - began:.2f} s")
+
+
+class Rows:
+    """Rows of a list by index."""
+
+    def __init__(self, rows: list[np.ndarray]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {"tokens": self.rows[index]}
+
+
+def by_index() -> None:
+    """Prints what batches cost of rows by index: of one length, unequal, of two."""
+    rng = np.random.default_rng(0)
+    even = [rng.integers(0, 9, 50) for _ in range(5000)]
+    uneven = [rng.integers(0, 9, n) for n in rng.integers(1, 100, 5000)]
+    plain = type("Plain", (Photos,), {"decode": task.Task.decode})
+    padded = type("Padded", (plain,), {"pad": {"tokens": 0}})
+    dense, ragged = plain(""), padded("")
+    for title, given, sources in (
+        ("dense", dense, Rows(even)),
+        ("ragged", ragged, Rows(uneven)),
+        ("several", dense, {"one": Rows(even), "other": Rows(even)}),
+    ):
+        source = data.split({"train": sources}, "train")
+        inputs = Prepared(task=given, source=source, batch_size=_BATCH, seed=0)
+        traced, spent = tf.function(inputs.batch), []
+        with inputs.reading(0, -1):
+            for step in range(_ROUNDS * _STEPS):
+                began = time.perf_counter()
+                traced(tf.constant(step, tf.int64))
+                spent.append(time.perf_counter() - began)
+        inputs.close()
+        each = sum(spent[_STEPS:]) / len(spent[_STEPS:])
+        print(f"{title:8}{each * 1e3:.2f} ms/batch of {_BATCH} by index")
 
 
 _TRAINS = """
@@ -264,6 +310,7 @@ def main() -> None:
         make_images(root / "images")
         far(root / "images")
         compare(root / "images")
+        by_index()
         memory(root)
         index(root)
 
