@@ -1,8 +1,4 @@
-"""What a model author writes: the data, the networks, the optimizers and the losses.
-
-A task says what and how to learn; when to save, evaluate and stop is a run's own.
-`Task` shows one.
-"""
+"""What a model author writes: the data, the networks, the optimizers and the losses."""
 
 from __future__ import annotations
 
@@ -80,11 +76,13 @@ class Task(abc.ABC):
         `{"tokens": 0}`. In a batch, `tokens_mask` (bool `[B, T]`) says what was there.
       pad_to: the length of a batch is rounded up to a multiple of it.
       prepared: what `prepare` gave when the run began, by name.
+      figures_at: `best`: figures show each new best; `evaluation`: each evaluation.
     """
 
     best: ClassVar[tuple[str, ...]] = ("loss:min",)
     pad: ClassVar[Mapping[str, Any]] = {}
     pad_to: ClassVar[int] = 1
+    figures_at: ClassVar[str] = "best"
     prepared: ClassVar[Mapping[str, Any]] = Learned()
 
     @abc.abstractmethod
@@ -164,14 +162,15 @@ class Task(abc.ABC):
     def figures(
         self, examples: Mapping[str, Any], predictions: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """Images that TensorBoard shows of each new best, such as a confusion matrix.
+        """What TensorBoard shows of a new best, or see `figures_at`.
 
         Args:
           examples: arrays `[N, ...]` by name, the whole split `valid`.
           predictions: arrays `[N, ...]` by name, what `predictions` gave of them.
 
         Returns:
-          uint8 arrays `[H, W, 3]` by name; `trainer.figures` draws some.
+          By name: images (uint8 `[H, W, 3]`), texts (Markdown), numbers, and
+          `figures.histogram(values)`; `trainer.figures` draws some.
         """
         del examples, predictions
         return {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import tensorboard.plugins.histogram.metadata
 import tensorboard.plugins.image.metadata
 import tensorboard.plugins.scalar.metadata
 import tensorboard.plugins.text.metadata
@@ -30,7 +31,7 @@ def value(plugin: str, tag: str, content: Any) -> Any:
     """A `Summary.Value` proto.
 
     Args:
-      plugin: `scalar`, `image` or `text`.
+      plugin: `scalar`, `image`, `text` or `histogram`.
       tag: its name.
       content: the array that the plugin expects.
     """

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, final
 
 import keras
@@ -22,7 +22,7 @@ from trainer import data
 from trainer.data import specs
 from trainer.data.inputs import Input, training
 from trainer.data.splits import taken
-from trainer.model import prediction, state
+from trainer.model import state
 from trainer.task import Task, TaskError
 
 
@@ -95,26 +95,3 @@ def build(
 def without_data(task: Task, spec: Any, *, seed: int, ema: float) -> state.State:
     """The state for batches like `spec`; for all that doesn't train."""
     return state.build(task, lambda step: specs.placeholders(spec), seed=seed, ema=ema)
-
-
-def figures(
-    task: Task, valid: Any, networks: Any, batch_size: int
-) -> Callable[[], Mapping[str, Any]]:
-    """Draws the task's figures of the networks as they are, if it has any.
-
-    Args:
-      task: that draws them.
-      valid: the split that they show, or None if there is none.
-      networks: of the task.
-      batch_size: examples per batch.
-    """
-    if valid is None or type(task).figures is Task.figures:
-        return dict
-    batches = data.ordered(valid, batch_size, task)
-    predictor = prediction.Predictor(task, networks, batches.element_spec[0])
-
-    def draw() -> Mapping[str, Any]:
-        examples, predicted = zip(*predictor.run(batches), strict=True)
-        return task.figures(prediction.joined(examples), prediction.joined(predicted))
-
-    return draw

@@ -28,6 +28,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams.api import hparams_pb
 
+from trainer import figures
 from trainer.compat import events
 from trainer.reporting import event_rollback
 from trainer.storage import files
@@ -103,6 +104,22 @@ def image(tag: str, pixels: Any) -> Any:
 def text(tag: str, content: str) -> Any:
     """Markdown."""
     return events.value("text", tag, np.array(content.encode(), object))
+
+
+def histogram(tag: str, buckets: Any) -> Any:
+    """float64 `[K, 3]`: the bounds of each bucket, and how many values it has."""
+    return events.value("histogram", tag, np.asarray(buckets, np.float64))
+
+
+def shown(tag: str, value: Any) -> Any:
+    """Of a text, a number, a `Histogram` or an image (uint8 `[H, W, C]`)."""
+    if isinstance(value, str):
+        return text(tag, value)
+    if isinstance(value, float):
+        return scalar(tag, value)
+    if isinstance(value, figures.Histogram):
+        return histogram(tag, value.buckets)
+    return image(tag, value)
 
 
 def hyperparameters(values: Mapping[str, Any], *, trial: str = "") -> list[Any]:

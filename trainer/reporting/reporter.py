@@ -149,9 +149,12 @@ class Reporter:
             found = {name: (one["value"], one["step"]) for name, one in best.items()}
             self._bar.show(values=metrics, best=found)
 
-    def figures(self, step: int, images: Mapping[str, Any]) -> None:
-        """Images of a new best: uint8 `[H, W, 3]` by name."""
-        drawn = [event_file.image(name, pixels) for name, pixels in images.items()]
+    def figures(self, step: int, shown: Mapping[str, Any]) -> None:
+        """What a task shows of an evaluation, by name.
+
+        Images (uint8 `[H, W, C]`), texts, numbers and `figures.Histogram`s.
+        """
+        drawn = [event_file.shown(name, one) for name, one in shown.items()]
         self._write(EVAL, step, drawn)
 
     def advance(self, step: int) -> None:

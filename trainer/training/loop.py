@@ -167,8 +167,8 @@ def _evaluate(run: Run, step: int) -> bool:
             return False
         found, pending = run.store.upkeep.catalog, run.saver.pending
         records = records_after(found, run.best, step, metrics, pending)
-        if any(record["step"] == step for record in records.values()):
-            run.reporter.figures(step, run.figures())
+        if run.figures.due(any(one["step"] == step for one in records.values())):
+            run.reporter.figures(step, run.figures.of(metrics))
     progress = run.state.progress.evaluated_at(step, metrics, records)
     run.state.progress = run.early_stop.count(progress, step)
     run.plateau.count(run.state, step)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from trainer import data
@@ -22,7 +22,7 @@ from trainer.config.start import StartOptions
 from trainer.data import several
 from trainer.data.adapt import settled_batch_size, steps_per_epoch
 from trainer.data.inputs import Input
-from trainer.model import parts
+from trainer.model import drawing, parts
 from trainer.model.state import State
 from trainer.model.steps import EvaluationLoop, TrainLoop
 from trainer.reporting.reporter import Reporter
@@ -50,7 +50,7 @@ class Run:
     inputs: Input
     train_loop: TrainLoop
     evaluation: EvaluationLoop | None
-    figures: Callable[[], Mapping[str, Any]]
+    figures: drawing.Figures
     reporter: Reporter
     listeners: Listeners
     stop: preemption.Request
@@ -133,7 +133,7 @@ def assemble(
         inputs=inputs,
         train_loop=TrainLoop(task, state, inputs),
         evaluation=evaluation,
-        figures=parts.figures(task, valid, state.networks, choices.eval_batch_size),
+        figures=drawing.of(task, valid, state.networks, choices.eval_batch_size),
         reporter=reporter,
         listeners=listeners,
         stop=stop,

@@ -1,14 +1,12 @@
-"""Images for TensorBoard, drawn as plain arrays.
+"""How well images are told apart, drawn as plain arrays.
 
 >>> import numpy as np
->>> from trainer import figures
+>>> from trainer.figures import classification
 >>> images, labels = np.zeros([3, 8, 8]), np.array([0, 1, 1])
 >>> probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
->>> drawn = figures.of_classification(images, labels, probabilities, ["cat", "dog"])
+>>> drawn = classification.of_classification(images, labels, probabilities)
 >>> sorted(drawn), drawn["confusion"].dtype, drawn["confusion"].shape[2]
 (['confusion', 'worst_mistakes'], dtype('uint8'), 3)
-
-A task's `figures` returns what `of_classification` gives, or images of its own.
 """
 
 from __future__ import annotations
