@@ -3,6 +3,8 @@
 What it must say is computed by plain Keras from the checkpoint's own variables.
 """
 
+import contextlib
+import http.server
 import importlib.metadata
 import importlib.util
 import json
@@ -11,6 +13,8 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+import warnings
 
 import numpy as np
 import processes
@@ -171,6 +175,8 @@ def test_the_card_tells_what_a_user_should_know(exports, kind):
         },
         "compared_examples": 64,
         "compared_on": "the data",
+        "labels": {},
+        "units": {},
         "prepared": {},
     }
 
@@ -348,6 +354,67 @@ def test_the_lines_of_the_build_document_load_each_format(exports):
             code.append("print((loaded or model)(images).shape)")
     said = fresh("\n".join(code), cwd=processes.PROJECT)
     assert said == "(3, 10)\n" * len(lines)
+
+
+# The guide.
+
+GUIDE = (processes.PROJECT / "docs" / "serving.md").read_text("utf-8")
+SNIPPETS = dict(re.findall(r"<!-- test: (\w+) -->\n```python\n(.*?)```", GUIDE, re.S))
+
+
+@contextlib.contextmanager
+def serving(path):
+    """The SavedModel behind the REST protocol of TensorFlow Serving, by rows."""
+    signatures = tf.saved_model.load(str(path)).signatures
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            assert self.path == "/v1/models/digits:predict"
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            serve, rows = signatures[asked["signature_name"]], asked["instances"]
+            specs = serve.structured_input_signature[1]
+            inputs = {
+                name: tf.constant([row[name] for row in rows], spec.dtype)
+                for name, spec in specs.items()
+            }
+            columns = {name: one.numpy() for name, one in serve(**inputs).items()}
+            answer = [
+                {name: one[row].tolist() for name, one in columns.items()}
+                for row in range(len(rows))
+            ]
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"predictions": answer}).encode())
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("localhost", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("name", ["serving", "tflite", "onnx"])
+def test_the_lines_of_the_guide_serve(exports, tmp_path, monkeypatch, name):
+    if name not in ("serving", *KINDS):
+        pytest.skip("the extra `onnx` is not installed")
+    monkeypatch.chdir(tmp_path)
+    np.save("images.npy", exports.images())
+    code, found = SNIPPETS[name], {}
+    if name == "serving":
+        with serving(exports.path("saved_model")) as port:
+            exec(code.replace("8501", str(port)), found)
+        digits = [row["digit"] for row in found["answer"]]
+    else:
+        shutil.copy(exports.path(name) / f"model.{name}", f"digits.{name}")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*Interpreter is deprecated")
+            exec(code, found)
+        digits = found["answer"]["digit"].tolist()
+    assert digits == exports.expected().argmax(1).tolist()
 
 
 # Never overwritten.

@@ -1,6 +1,9 @@
 """Whatever trains exports: what its predictions take is found wherever it is kept."""
 
+import dataclasses
 import json
+import pathlib
+import re
 
 import exportable
 import numpy as np
@@ -8,7 +11,10 @@ import pytest
 import tensorflow as tf
 
 import trainer
-from trainer.exporting import runtimes, saved_model
+from trainer.checkpoint import catalog
+from trainer.config import options
+from trainer.exporting import model_card, runtimes, saved_model
+from trainer.inference import loaded
 from trainer.model import captures
 
 # Keras reads arrays for HDF5 in a way that NumPy wants to be done with.
@@ -140,6 +146,69 @@ def test_weights_of_a_network_of_which_only_parts_are_called(parts):
     assert_same(parts.task.predictions(model, batch), parts.predicted())
     card = json.loads((done.path / "model_card.json").read_text())
     assert card["parameters"] == {"model": 3 * 4 + 4 + 4 + 1}
+
+
+# What a task says of its numbers.
+
+
+def card_of(parts, **said):
+    """The card of a task that says more than that of the run."""
+    task = type("Saying", (exportable.Parts,), said)()
+    traced = tf.function(lambda *, x: {"part": x})
+    spec = tf.TensorSpec([None, 3], name="x")
+    signatures = {"serving_default": traced.get_concrete_function(x=spec)}
+    choices = options.RunOptions(run_dir=str(parts.run_dir))
+    (entry,) = catalog.read_entry(parts.run_dir / "recent", 2)
+    found = loaded.load(choices, parts.task, entry)
+    found = dataclasses.replace(found, task=task)
+    return model_card.describe("parts", entry, found, signatures, kind="keras")
+
+
+GUIDE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "serving.md"
+SNIPPETS = dict(
+    re.findall(r"<!-- test: (\w+) -->\n```python\n(.*?)```", GUIDE.read_text(), re.S)
+)
+
+
+def test_class_names_and_units_are_in_the_card(parts):
+    names = SNIPPETS["labels"].replace("digit", "part").replace("level", "x")
+    exec(names, said := {})
+    card = card_of(parts, labels=said["labels"], units=said["units"])
+    assert card["labels"] == {"part": ["zero", "one", "two", "three", "four"]}
+    assert card["units"] == {"x": "metres"}
+
+
+def test_class_names_may_be_learned(parts):
+    exec(SNIPPETS["learned_labels"].replace('"city"', '"part"'), found := {})
+    learned = {"cities": ["bern", "oslo"]}
+    card = card_of(parts, labels=found["labels"], prepared=learned)
+    assert (card["labels"], card["units"]) == ({"part": ["bern", "oslo"]}, {})
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (
+            {"labels": ["a", "b"]},
+            "Saying.labels is list; expected a mapping by the names of predictions and "
+            'inputs. Write: labels = {"digit": ["zero", "one"]}',
+        ),
+        (
+            {"units": {"prat": "m"}},
+            "Saying.units names 'prat', which is neither a prediction nor an input. "
+            "Expected part, x. Rename it in units.",
+        ),
+        (
+            {"labels": {"part": "ab"}},
+            "Saying.labels has 'ab' for 'part'; expected a list of texts. Write: "
+            'labels = {"part": ["zero", "one"]}',
+        ),
+    ],
+)
+def test_names_and_units_of_nothing_are_refused(parts, said, message):
+    with pytest.raises(trainer.KeepstepError) as refused:
+        card_of(parts, **said)
+    assert str(refused.value) == message
 
 
 # What can't be exported is refused, and nothing is left.

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -36,6 +37,7 @@ from trainer.exporting.saved_model import PREDICTIONS, Signatures
 from trainer.inference import loaded
 from trainer.model import ema
 from trainer.model.contract import network_items
+from trainer.task import Task, TaskError
 
 NAME = "model_card.json"
 
@@ -64,6 +66,8 @@ def describe(
             for one in (mark.variables if mark else ())
         ),
         **every[PREDICTIONS],
+        "labels": _labels(task, every[PREDICTIONS]),
+        "units": _units(task, every[PREDICTIONS]),
         "signatures": every if kind == "saved_model" else {},
         "parameters": {name: _count(one) for name, one in networks.items()},
         "data": {name: f"{n} examples" for name, n in found.lengths.items()},
@@ -77,6 +81,45 @@ def describe(
 def _prepared(given: Prepared | None) -> Any:
     """What the task has learned from its data, such as the names of classes."""
     return prepared_file.plain(given.outline, given.arrays) if given else {}
+
+
+def _labels(task: Task, known: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The names of what a prediction, or an input, counts: of classes."""
+    found = {}
+    for name, names in _said(task, "labels", '{"digit": ["zero", "one"]}', known):
+        given = [] if isinstance(names, str | bytes) else list(names)
+        if not given or not all(isinstance(one, str) for one in given):
+            raise TaskError(
+                f"{type(task).__name__}.labels has {names!r} for {name!r}; expected a "
+                f'list of texts. Write: labels = {{"{name}": ["zero", "one"]}}'
+            )
+        found[name] = given
+    return found
+
+
+def _units(task: Task, known: Mapping[str, Any]) -> dict[str, str]:
+    """What the numbers of a prediction, or of an input, are counted in."""
+    return {n: str(one) for n, one in _said(task, "units", '{"level": "m"}', known)}
+
+
+def _said(
+    task: Task, what: str, sample: str, known: Mapping[str, Any]
+) -> Iterable[tuple[str, Any]]:
+    """What a task says of its inputs and predictions, if it does, by their names."""
+    given = getattr(task, what, {})
+    where = f"{type(task).__name__}.{what}"
+    if not isinstance(given, Mapping):
+        raise TaskError(
+            f"{where} is {type(given).__name__}; expected a mapping by the names of "
+            f"predictions and inputs. Write: {what} = {sample}"
+        )
+    names = {**known["outputs"], **known["inputs"]}
+    if unknown := [name for name in given if name not in names]:
+        raise TaskError(
+            f"{where} names {unknown[0]!r}, which is neither a prediction nor an "
+            f"input. Expected {', '.join(names)}. Rename it in {what}."
+        )
+    return given.items()
 
 
 def _signature(traced: Any) -> dict[str, Any]:
