@@ -112,9 +112,11 @@ class Listeners:
         self._call("on_end", None, outcome)
         passed = max(self._clock() - self._began, 1e-9)
         for hook, account in self._hooks:
-            counts = [f"{name} {n} times" for name, n in account.failures.items()]
+            counts = [f"{name} {n}" for name, n in account.failures.items()]
             if counts:
-                logging.error("the hook %s failed: %s", _name(hook), ", ".join(counts))
+                logging.error(
+                    "errors of the hook %s: %s", _name(hook), ", ".join(counts)
+                )
             if account.secs / passed > _LARGE_SHARE:
                 logging.warning(
                     "the hook %s took %.1f s, %.0f%% of the run: training waits for it",
