@@ -53,7 +53,7 @@ from trainer.checkpoint.layout import RunDirectory
 from trainer.checkpoint.manifest import Draft
 from trainer.checkpoint.store import Store
 from trainer.config import options, run_record
-from trainer.model import state
+from trainer.model import building
 from trainer.model.progress import Progress
 
 CLEAR = (
@@ -180,7 +180,7 @@ class Campaign:
         given = Points()
         source = data.split(given.sources(), "train")
         inputs = data.Shuffled(task=given, source=source, batch_size=2, seed=0)
-        self._state = state.build(given, inputs.batch, seed=0)
+        self._state = building.build(given, inputs.batch, seed=0)
         self._committed: dict[int, tuple[manifest.Manifest, Values]] = {}
         house = self._store(self.run_dir)
         choices = options.RunOptions(run_dir=str(self.run_dir), task="points", steps=6)

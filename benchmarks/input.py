@@ -255,7 +255,7 @@ import pathlib, re, sys
 import keras, numpy as np, tensorflow as tf
 from trainer import data, task
 from trainer.data.inputs import training
-from trainer.model import state, steps
+from trainer.model import building, steps
 
 class Big(task.Task):
     def sources(self): return {"train": data.memmap({"x": sys.argv[1]})}
@@ -267,7 +267,7 @@ class Big(task.Task):
 
 source = data.split(Big().sources(), "train")
 inputs = training(Big(), source, batch_size=8, seed=0)
-current = state.build(Big(), inputs.batch, seed=0)
+current = building.build(Big(), inputs.batch, seed=0)
 steps.TrainLoop(Big(), current, inputs).run(500)
 inputs.close()
 # What getrusage says begins at the size of the process that started this one.

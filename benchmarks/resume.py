@@ -69,12 +69,12 @@ def make_late(run_dir: pathlib.Path) -> None:
     from models import digits
     from trainer import data
     from trainer.checkpoint import store, upkeep
-    from trainer.model import state
+    from trainer.model import building
 
     one = digits.Digits()
     source = data.split(one.sources(), "train")
     inputs = data.Shuffled(task=one, source=source, batch_size=_BATCH, seed=0)
-    current = state.build(one, inputs.batch, seed=0)
+    current = building.build(one, inputs.batch, seed=0)
     keeper = store.Keeper(
         upkeep.Upkeep(run_dir=run_dir, keep_recent=1, keep_every_steps=0, best=())
     )

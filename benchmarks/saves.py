@@ -58,7 +58,7 @@ from trainer.checkpoint.manifest import Draft
 from trainer.checkpoint.retention import Rules
 from trainer.checkpoint.saver import Saver
 from trainer.checkpoint.store import Store
-from trainer.model import state, steps
+from trainer.model import building, steps
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MANY = 1 << 20
@@ -130,7 +130,7 @@ class Bench:
     def __init__(self, given: Large, directory: pathlib.Path) -> None:
         source = data.split(given.sources(), "train")
         inputs = data.Shuffled(task=given, source=source, batch_size=2, seed=0)
-        self.current = state.build(given, inputs.batch, seed=0, ema=given.EMA)
+        self.current = building.build(given, inputs.batch, seed=0, ema=given.EMA)
         self.train = steps.TrainLoop(given, self.current, inputs).run
         ours = RunDirectory(directory / "ours")
         self.store = Store(ours, Rules(keep_recent=_MANY))

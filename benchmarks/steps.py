@@ -41,7 +41,7 @@ from rich import table as tables
 
 from models import digits
 from trainer import data, task
-from trainer.model import state, steps
+from trainer.model import building, steps
 
 _SEED = 0
 _CHUNK = 25  # steps a call
@@ -89,7 +89,7 @@ def ours(one: task.Task, batch_size: int) -> Callable[[int], None]:
     """The framework's loop; the result trains that many steps."""
     source = data.split(one.sources(), "train")
     inputs = data.Shuffled(task=one, source=source, batch_size=batch_size, seed=_SEED)
-    current = state.build(one, inputs.batch, seed=_SEED)
+    current = building.build(one, inputs.batch, seed=_SEED)
     loop = steps.TrainLoop(one, current, inputs)
 
     def run(count: int) -> None:

@@ -31,7 +31,7 @@ from trainer.checkpoint.retention import Best, Rules
 from trainer.checkpoint.store import Store
 from trainer.config import options
 from trainer.config.start import StartOptions
-from trainer.model import learned_values, preparation, state
+from trainer.model import building, learned_values, preparation, state
 from trainer.storage import checked_json
 from trainer.training import loop, preemption
 
@@ -256,7 +256,7 @@ def logged() -> Iterator[list[str]]:
 
 def built(given: task.Task, *, seed: int = 0, batch_size: int = 8) -> state.State:
     """The state of a task, and nothing around it."""
-    return state.build(given, inputs(given, seed, batch_size).batch, seed=seed)
+    return building.build(given, inputs(given, seed, batch_size).batch, seed=seed)
 
 
 def inputs(given: task.Task, seed: int = 0, batch_size: int = 8) -> data.Shuffled:

@@ -12,8 +12,8 @@ from trainer.model import audit
 
 SCALAR = tf.TensorSpec([], tf.float32)
 SAVED = (
-    "What is a variable, a metric, a layer or a table is saved if the task gives it: "
-    'def state(self, networks): return {"some_name": it}'
+    "What is a variable, a layer or a table is saved if the task gives it: def state("
+    'self, networks): return {"some_name": it}. A metric belongs into metrics(self).'
 )
 RANDOM = (
     "Random numbers that resume come from the seeds that augment() gets (data.uniform, "

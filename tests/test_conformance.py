@@ -455,7 +455,7 @@ def hidden(op):
 
 
 RANDOM = "Random numbers that resume come from the seeds that augment"
-SAVED = "What is a variable, a metric, a layer or a table is saved if the task gives it"
+SAVED = "What is a variable, a layer or a table is saved if the task gives it"
 PYTHON = "What Python keeps between steps is lost with the process"
 VARIABLE = r"the variable average:0 \(\) float32, used by '\S+'"
 METRIC = r"the variable mean/total:0 \(\) float32, used by '\S+'"

@@ -8,7 +8,7 @@ import tensorflow as tf
 from test_task import Parts
 
 from trainer import task
-from trainer.model import contract
+from trainer.model.values import checked_values
 
 PIXELS = tf.zeros([2, 8, 8, 1], tf.uint8)
 LABELS = tf.zeros([2], tf.int64)
@@ -19,7 +19,7 @@ def traced(values, batch):
     net = keras.Sequential([keras.layers.Conv2D(2, 3)])
     spec = {k: tf.TensorSpec(v.shape, v.dtype) for k, v in batch.items()}
     return tf.function(
-        lambda batch: contract.checked_values(given, net, batch, training=True),
+        lambda batch: checked_values(given, net, batch, training=True),
         autograph=False,
     ).get_concrete_function(spec)
 

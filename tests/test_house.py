@@ -203,8 +203,8 @@ def documented(function):
 
 
 def test_gradients_are_taken_in_one_place():
-    lines = offenders(ast.Attribute, lambda node: node.attr == "GradientTape")
-    assert {district(line) for line in lines} == {"model"}
+    lines = offenders(ast.Attribute, lambda node: node.attr == "gradient")
+    assert {line.partition(":")[0] for line in lines} == {"model.optimization"}
 
 
 def test_only_the_console_prints():

@@ -84,7 +84,7 @@ def write(tmp_path, monkeypatch):
     """Writes modules into a directory, which is the current one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(task, "_registered", {})
+    monkeypatch.setattr(task.registry, "_registered", {})
     before = set(sys.modules)
 
     def write_module(name, text):

@@ -125,6 +125,8 @@ def test_the_variables_are_named_networks_first_and_then_optimizers():
     assert sorted(names[6:]) == sorted(
         [
             *SHARED,
+            "norms/optimizer",
+            "norms/optimizer/count",
             "random/_state_var",
             "task/mine",
             "task/metric/0",

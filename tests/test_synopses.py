@@ -124,7 +124,7 @@ def place(finished, tmp_path, monkeypatch):
     yield tmp_path
     for name, one in task.registered().items():
         if one.__module__ == "__main__":
-            del task._registered[name]
+            del task.registry._registered[name]
 
 
 @pytest.mark.usefixtures("place")

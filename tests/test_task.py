@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from trainer import task
 from trainer.model import contract
-from trainer.model.state import build
+from trainer.model.building import build
+from trainer.model.values import checked_values
 
 BATCH = {"x": tf.constant([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])}
 
@@ -65,7 +66,7 @@ def checked(values, networks=()):
         return values
 
     networks = dict(networks)
-    found = contract.checked_values(Parts(given), networks, BATCH, training=False)
+    found = checked_values(Parts(given), networks, BATCH, training=False)
     assert all(one.weight is None for one in found.values())
     return {name: one.total for name, one in found.items()}
 
@@ -202,15 +203,13 @@ def test_a_module_that_is_loaded_again_replaces_its_task():
     assert task.registered()["loaded again"] is Second
 
 
-def test_a_single_network_and_a_single_optimizer_have_names():
+def test_a_single_network_has_a_name():
     assert contract.network_items("net") == {"model": "net"}
-    assert contract.optimizer_items("adam") == {"optimizer": "adam"}
 
 
-def test_several_networks_and_optimizers_keep_theirs():
+def test_several_networks_keep_theirs():
     several = {"b": 1, "a": 2}
     assert list(contract.network_items(several).items()) == [("b", 1), ("a", 2)]
-    assert list(contract.optimizer_items(several).items()) == [("b", 1), ("a", 2)]
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,13 @@ from typing import Any
 
 from absl import logging
 
+from trainer.base.errors import KeepstepError
 from trainer.checkpoint.catalog import Catalog
 from trainer.checkpoint.retention import Best
+
+
+class UnknownMetricError(KeepstepError, ValueError):
+    """An evaluation doesn't give what is to be ranked."""
 
 
 def records_after(
@@ -38,9 +43,18 @@ def records_after(
       step: of the evaluation.
       metrics: of the evaluation.
       pending: step and metrics of a checkpoint that is being saved.
+
+    Raises:
+      UnknownMetricError: one of the rules ranks what the evaluation doesn't give.
     """
     best = {}
     for rule in rules:
+        if rule.metric not in metrics:
+            raise UnknownMetricError(
+                f"--best={rule}: the evaluation gives no {rule.metric!r}; it gives "
+                f"{', '.join(sorted(metrics))}. Expected one of these. Return it from "
+                "scores(), or name another one."
+            )
         value = metrics[rule.metric]
         standing = found.standing(rule, [*pending, (step, metrics)])
         for first, top in standing.items():

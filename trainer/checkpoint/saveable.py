@@ -18,6 +18,10 @@ class Saveable(Protocol):
     def advice(self) -> str:
         """For the user whose objects don't fit the checkpoint."""
 
+    @property
+    def later(self) -> tuple[str, ...]:
+        """The beginnings of names that checkpoints of earlier releases don't have."""
+
     def describe(self) -> tuple[Variable, ...]:
         """Its variables as a manifest lists them."""
 

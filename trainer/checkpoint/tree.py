@@ -57,6 +57,11 @@ class Tree:
         self._described: tuple[Variable, ...] = ()
 
     @property
+    def later(self) -> tuple[str, ...]:
+        """The beginnings of names that checkpoints of earlier releases don't have."""
+        return ()
+
+    @property
     def advice(self) -> str:
         """For the user whose objects don't fit the checkpoint."""
         return (

@@ -23,10 +23,14 @@ class Input(Protocol):
     """The training input, as the train loop and the audit see it.
 
     Attributes:
+      seed: of the order, and of what is random in a step.
       iterator: what belongs into the checkpoint; None: the step says all.
       rebuilt: resources that need no saving: the iterator that is made anew at each
         start, from the seed and the step; a batch that is kept for a look at it.
     """
+
+    @property
+    def seed(self) -> int: ...
 
     @property
     def iterator(self) -> Any: ...

@@ -20,6 +20,7 @@ import tensorflow as tf
 from trainer.compat import autograph
 from trainer.data import failures
 from trainer.data.adapt import Adapted, adapted, ready
+from trainer.data.augment import augmented
 from trainer.data.decoding import decodes
 from trainer.data.examples import Examples
 from trainer.data.grouping import drawn, ungrouped
@@ -52,7 +53,7 @@ class Shuffled:
         batch = autograph.converted(ungrouped(self.source).gather)(indices)
         batch = Padding.of(self.task).padded(batch, rows=size)
         seeds = augmentation_seeds(self.seed, numbers)
-        return dict(autograph.converted(self.task.augment)(batch, seeds))
+        return augmented(self.task, batch, seeds, step)
 
     @contextlib.contextmanager
     def reading(self, first: int, count: int) -> Iterator[None]:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from trainer.compat import autograph
 from trainer.compat.datasets import iterator_resource
 from trainer.data import failures
+from trainer.data.augment import augmented
 from trainer.data.examples import ready
 from trainer.data.grouping import Grouped
 from trainer.data.indexed import Indexed
@@ -49,6 +50,7 @@ class Prepared:
     ) -> None:
         """The input of a run; it begins at step 0 until it is asked for another one."""
         self._task = task
+        self.seed = seed
         self._walks = walks(
             source,
             task,
@@ -135,7 +137,7 @@ class Prepared:
 
     def _augmented(self, number: tf.Tensor, batch: Any) -> tuple[tf.Tensor, Any]:
         seeds = tf.nest.map_structure(lambda one: one.seeds(number), self._walks)
-        return number, dict(autograph.converted(self._task.augment)(batch, seeds))
+        return number, augmented(self._task, batch, seeds, number)
 
 
 def _is_pure(function: Any, spec: Any) -> bool:

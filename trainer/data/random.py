@@ -18,6 +18,7 @@ import tensorflow as tf
 
 # With fewer, the images of neighbouring numbers are correlated.
 _MIXING_ROUNDS = 24
+_OF_STEPS = 2**30  # no walk through the data comes to 2^61 examples
 _UNIFORM_BITS = 24  # all that a float32 in [0, 1) can hold
 
 
@@ -25,6 +26,12 @@ def augmentation_seeds(seed: int, numbers: tf.Tensor) -> tf.Tensor:
     """int32 `[B, 2]`: another one at each place of the walk through all epochs."""
     high = tf.bitwise.bitwise_xor(numbers // 2**31, seed)
     return tf.cast(tf.stack([high, numbers % 2**31], axis=1), tf.int32)
+
+
+def step_seed(seed: int, number: tf.Tensor) -> tf.Tensor:
+    """int32 `[2]`: another one in each step, and none of `augmentation_seeds`."""
+    (own,) = tf.unstack(augmentation_seeds(seed ^ _OF_STEPS, number[None]), num=1)
+    return own
 
 
 def uniform(seeds: tf.Tensor, shape: Sequence[int] = ()) -> tf.Tensor:

@@ -23,10 +23,10 @@ import tensorflow as tf
 from absl import logging
 
 from trainer.base.errors import KeepstepError
-from trainer.compat import autograph
 from trainer.compat.datasets import chain
 from trainer.data import failures, last_batch
 from trainer.data.adapt import Adapted
+from trainer.data.augment import augmented
 from trainer.data.datasets import (
     describe,
     keeps_python,
@@ -102,7 +102,7 @@ class Stream:
         self._task = task
         self._given = given
         self._batch_size = batch_size
-        self._seed = seed
+        self.seed = seed
         self._weighed = False
         self.dataset = dataset.repeat()
         if not given.whole:
@@ -128,8 +128,8 @@ class Stream:
         if self._given.whole:
             rows = tf.shape(next(iter(batch.values())))[0]
             numbers = step * _MOST_ROWS + tf.range(tf.cast(rows, tf.int64))
-        seeds = augmentation_seeds(self._seed, numbers)
-        return dict(autograph.converted(self._task.augment)(batch, seeds))
+        seeds = augmentation_seeds(self.seed, numbers)
+        return augmented(self._task, batch, seeds, step)
 
     def skip(self, count: int) -> None:
         """Passes over `count` batches."""

@@ -36,10 +36,13 @@ from trainer.config import options
 from trainer.data.adapt import steps_per_epoch
 from trainer.data.inputs import Input
 from trainer.inference import loaded
-from trainer.model import ema, loading, steps
-from trainer.model.contract import checked_values, network_items
+from trainer.model import ema, loading, measures, steps
+from trainer.model.building import step_values
+from trainer.model.contract import network_items
+from trainer.model.optimization import Tracing
 from trainer.storage import files
 from trainer.task import Task
+from trainer.task.given import at_step
 
 _OF_STREAM = 100
 
@@ -98,7 +101,8 @@ def average(
     _measure_batches(task, found, choices.batch_size)
     current.averages.reset()
     valid = found.examples(choices.eval_batch_size)
-    metrics = steps.EvaluationLoop(task, current.networks, valid).run() or {}
+    every = steps.EvaluationLoop(task, current.networks, valid, step=current.step)
+    metrics = every.run() or {}
     directory = RunDirectory(choices.directory()).averaged(rule.metric)
     best = selection.verified(entries[0])
     current.progress = dataclasses.replace(current.progress, metrics=metrics)
@@ -137,13 +141,17 @@ def _measure(task: Task, found: loaded.Restored, inputs: Input, count: int) -> N
     if not layers:
         return
 
+    every, apart = found.state.networks, measures.names(task)
+
     def forward(number: tf.Tensor) -> None:
         # Of n + 1 batches, the mean of the first n weighs n times as much as the last.
         momentum = tf.cast(number / (number + 1), tf.float32)
         for layer in layers:
             layer.momentum = momentum
         batch = inputs.batch(number)
-        checked_values(task, found.state.networks, batch, training=True)
+        given = {"seed": inputs.seed, "number": number, "measured": apart}
+        with at_step(found.state.step):
+            step_values(task, every, batch, Tracing(task, every, **given))
 
     spec = tf.TensorSpec([], tf.int64)
     measured = {

@@ -40,6 +40,10 @@ def evaluate_checkpoint(
     found = loaded.load(choices, task, entry, reads=reads)
     batches = found.examples(choices.eval_batch_size, split=split, given=examples)
     evaluation = EvaluationLoop(
-        found.task, found.state.networks, batches, metrics=found.state.metrics
+        found.task,
+        found.state.networks,
+        batches,
+        step=entry.step,
+        metrics=found.state.metrics,
     )
     return evaluation.run() or {}

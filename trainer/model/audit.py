@@ -23,8 +23,8 @@ from trainer.model.evaluation import PYTHON_AGAIN
 from trainer.model.hidden_state import Finding
 
 _SAVED = (
-    "What is a variable, a metric, a layer or a table is saved if the task gives it: "
-    'def state(self, networks): return {"some_name": it}'
+    "What is a variable, a layer or a table is saved if the task gives it: def state("
+    'self, networks): return {"some_name": it}. A metric belongs into metrics(self).'
 )
 _AHEAD = (
     "The input is prepared ahead of training, so no checkpoint could tell how far it "
@@ -63,7 +63,7 @@ def examine(
     tree: tf.train.Checkpoint,
     *,
     place: str = "the train loop",
-    rebuilt: Iterable[Any] = (),
+    fresh: Iterable[Any] = (),
 ) -> list[Finding]:
     """What the traced function changes and the tree doesn't hold.
 
@@ -71,12 +71,10 @@ def examine(
       function: a `tf.types.experimental.ConcreteFunction`.
       tree: the checkpoint tree.
       place: what people call the function.
-      rebuilt: the resources that need no saving, of the input: an iterator that is
-        made anew at each start (`examine_prepared` says on what that relies), and what
-        the train loop never reads.
+      fresh: resources that need no saving: made anew at each start, or never read.
     """
     return [
-        *_unreachable(function.graph, tree, rebuilt),
+        *_unreachable(function.graph, tree, fresh),
         *hidden_state.found(function.graph, place),
     ]
 
@@ -126,8 +124,8 @@ def examine_prepared(dataset: tf.data.Dataset, function: Any) -> list[Finding]:
 def examine_evaluated(dataset: tf.data.Dataset) -> list[Finding]:
     """Why a dataset that each evaluation begins anew would not be the same again.
 
-    What its Python functions keep, of `from_generator` for one, can't be known: the
-    first few elements are asked for twice, and must be the same.
+    What its Python functions keep can't be known: the first few elements are asked for
+    twice, and must be the same.
     """
     findings = []
     if writer := datasets.writes(dataset):
@@ -162,21 +160,24 @@ def examine_evaluated(dataset: tf.data.Dataset) -> list[Finding]:
     return findings
 
 
-def examine_evaluation(function: Any, tree: tf.train.Checkpoint) -> list[Finding]:
+def examine_evaluation(
+    function: Any, tree: tf.train.Checkpoint, *, metrics: Iterable[Any] = ()
+) -> list[Finding]:
     """What an evaluation, or a prediction, changes for good, and what of it is lost.
 
     Args:
       function: a `tf.types.experimental.ConcreteFunction`; what it changes is put back
         after it, except for what is found here.
       tree: the checkpoint tree.
+      metrics: variables of metrics, which are begun anew each time.
     """
-    place = "the evaluation"
+    place, fresh = "the evaluation", [_handle(one.value) for one in metrics]
     moved = [
         Finding(f"{_named(one)}, which {place} moves on", _APART)
         for one in captures.of(function.graph)
         if one.written and one.variable is None and not one.is_table
     ]
-    return [*examine(function, tree, place=place), *moved]
+    return [*examine(function, tree, place=place, fresh=fresh), *moved]
 
 
 def describe(findings: Iterable[Finding]) -> str:
@@ -205,11 +206,11 @@ def _changing(dataset: tf.data.Dataset) -> Iterator[Finding]:
 
 
 def _unreachable(
-    graph: Any, tree: tf.train.Checkpoint, rebuilt: Iterable[Any]
+    graph: Any, tree: tf.train.Checkpoint, fresh: Iterable[Any]
 ) -> Iterator[Finding]:
     nodes = tf.train.TrackableView(tree).descendants()
     reachable = {id(handle) for node in nodes if (handle := _handle(node)) is not None}
-    reachable |= set(map(id, rebuilt))
+    reachable |= set(map(id, fresh))
     for one in captures.of(graph):
         if id(one.handle) in reachable:
             continue

@@ -29,11 +29,13 @@ from trainer.base.errors import KeepstepError
 from trainer.compat.datasets import chain
 from trainer.data import datasets, one_pass
 from trainer.data.fingerprint import digest
-from trainer.model import means, side_effects
-from trainer.model.contract import checked_values
+from trainer.model import means, measures, side_effects
 from trainer.model.means import Sums
+from trainer.model.prediction import Predictor, joined
+from trainer.model.values import means_and_measured
 from trainer.storage import failpoints
 from trainer.task import Batch, Task
+from trainer.task.given import at_step
 
 PYTHON_AGAIN = (
     "A generator must begin anew each time it is called: make its random generator, "
@@ -55,6 +57,7 @@ class EvaluationLoop:
         networks: Any,
         batches: tf.data.Dataset,
         *,
+        step: Any = 0,
         metrics: Iterable[keras.metrics.Metric] = (),
         allow_inexact: bool = False,
     ) -> None:
@@ -64,6 +67,7 @@ class EvaluationLoop:
           task: whose values.
           networks: what `task.networks()` gave.
           batches: what `data.ordered` gives.
+          step: that is evaluated: a number, or the variable of the state.
           metrics: of the state; those that `values` moves begin anew each time.
           allow_inexact: accept other examples than the last time.
 
@@ -73,16 +77,27 @@ class EvaluationLoop:
         one_pass.check(batches)
         self._task = task
         self._networks = networks
-        self._metrics = tuple(metrics)
+        self._step = step
+        self._measures = measures.Measures(task)
+        self._metrics = (*metrics, *self._measures.metrics.values())
         self._allow_inexact = allow_inexact
         self._digest = ""
+        self._predictor: Predictor | None = None
         self._smaller: dict[int, Any] = {}
         self.batches = batches
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
-        """The values that an evaluation gives; found by tracing, nothing is run."""
-        return tuple(sorted(self._outline))
+        """The values that an evaluation gives; found by tracing, nothing is run.
+
+        What `Task.scores` gives is not among them: that is known when it was given.
+        """
+        return tuple(sorted([*self._outline, *self._measures.metrics]))
+
+    @property
+    def fresh(self) -> list[Any]:
+        """The variables that begin anew at each evaluation."""
+        return self._measures.variables
 
     @functools.cached_property
     def traced(self) -> Any:
@@ -121,8 +136,20 @@ class EvaluationLoop:
                     add_last = self._traced_last(int(counts.numpy().sum()))
                     undone.enter_context(side_effects.undone(add_last))
                     sums = add_last(last, sums)
+            measured = self._measures.results()
         self._compare(" ".join(seen))
-        return self._means({name: float(one.numpy()) for name, one in sums.items()})
+        found = self._means({name: float(one.numpy()) for name, one in sums.items()})
+        return found | measured | self._scores()
+
+    def _scores(self) -> dict[str, float]:
+        """What the task says of all predictions together."""
+        if not measures.scores(self._task):
+            return {}
+        if self._predictor is None:
+            spec = self.batches.element_spec[0]
+            self._predictor = Predictor(self._task, self._networks, spec)
+        examples, predicted = zip(*self._predictor.run(self.batches), strict=True)
+        return measures.scored(self._task, joined(examples), joined(predicted))
 
     @functools.cached_property
     def _from_python(self) -> bool:
@@ -156,7 +183,7 @@ class EvaluationLoop:
                 "the mean of %r is NaN: all of its weights are 0 in this split", name
             )
         found = means.of_sums(sums)
-        return {name: found[name] for name in self.names}
+        return {name: found[name] for name in sorted(found)}
 
     def _traced(self, spec: Any) -> Any:
         sums = {name: tf.TensorSpec([], tf.float64) for name in self._sums}
@@ -174,10 +201,18 @@ class EvaluationLoop:
         return self._smaller[rows]
 
     def _add_batch(self, batch: Batch, sums: Sums) -> Sums:
-        return means.added(sums, self._values(batch))
+        found, measured = self._given(batch)
+        self._measures.update(measured)
+        return means.added(sums, found)
 
     def _values(self, batch: Batch) -> dict[str, means.Value]:
-        return checked_values(self._task, self._networks, batch, training=False)
+        return self._given(batch)[0]
+
+    def _given(self, batch: Batch) -> tuple[dict[str, means.Value], dict[str, Any]]:
+        with at_step(self._step):
+            return means_and_measured(
+                self._task, self._networks, batch, False, self._measures.metrics
+            )
 
 
 def _rows(batch: Batch, counts: tf.Tensor) -> Any:

@@ -127,7 +127,7 @@ def checked_weight(
     """The weight of a value; in the graph, it is looked at in each batch.
 
     Args:
-      owner: the name of the task.
+      owner: the method that gives it.
       name: of the value.
       value: `[B, ...]`.
       weight: `[B, ...]`, of numbers or booleans.
@@ -168,7 +168,7 @@ def told() -> Iterator[None]:
         if shapes:
             owner, name, one, other = shapes.groups()
             raise TaskError(
-                f"{owner}.values() gives {name!r} in the shape {one} and a weight in "
+                f"{owner} gives {name!r} in the shape {one} and a weight in "
                 f"the shape {other}. Expected one shape for both. Say how much each "
                 "number counts: tf.broadcast_to(weight, tf.shape(value))."
             ) from None
@@ -177,7 +177,7 @@ def told() -> Iterator[None]:
             raise
         owner, name, weight = found.groups()
         raise TaskError(
-            f"{owner}.values() gives {name!r} a weight of {weight}. Expected weights "
+            f"{owner} gives {name!r} a weight of {weight}. Expected weights "
             "that are finite and at least 0. Leave out what should not count with a "
             f'weight of 0: {{"{name}": (value, tf.maximum(weight, 0.0))}}.'
         ) from None

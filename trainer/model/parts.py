@@ -22,7 +22,7 @@ from trainer import data
 from trainer.data import specs
 from trainer.data.inputs import Input, training
 from trainer.data.splits import taken
-from trainer.model import state
+from trainer.model import building, state
 from trainer.task import Task, TaskError
 
 
@@ -88,10 +88,14 @@ def build(
         seen.append(specs.of(found))
         return found
 
-    built = state.build(task, batch, seed=seed, iterator=inputs.iterator, ema=ema)
+    built = building.build(task, batch, seed=seed, iterator=inputs.iterator, ema=ema)
     return inputs, built, seen[-1]
 
 
 def without_data(task: Task, spec: Any, *, seed: int, ema: float) -> state.State:
     """The state for batches like `spec`; for all that doesn't train."""
-    return state.build(task, lambda step: specs.placeholders(spec), seed=seed, ema=ema)
+
+    def batch(number: tf.Tensor) -> Any:
+        return specs.placeholders(spec)
+
+    return building.build(task, batch, seed=seed, ema=ema)

@@ -8,7 +8,7 @@ and as the plain list of all its variables; a shared variable is stored once.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, final
 
 import keras
@@ -17,22 +17,20 @@ import tensorflow as tf
 from trainer.checkpoint import manifest
 from trainer.checkpoint.reader import Reader
 from trainer.compat.networks import global_seed_state
-from trainer.model import learning_rates, means, names, seeding, tables, trained
-from trainer.model.contract import (
-    check_losses,
-    checked_values,
-    network_items,
-    optimizer_items,
-)
+from trainer.model import learning_rates, names, optimizers, tables
+from trainer.model.contract import network_items
 from trainer.model.ema import NAME, Averages, averaged
+from trainer.model.norms import Norms
+from trainer.model.optimizers import Given
 from trainer.model.progress import Progress
 from trainer.model.tree_parts import add, check_shapes, metrics, own_parts
-from trainer.task import Batch, Task
+
+_LATER = "norms"  # since 0.2.0
 
 
 @final
 class State:
-    """One tree of everything that training changes. Use `build`.
+    """One tree of everything that training changes. Use `building.build`.
 
     Attributes:
       step: int64 variable; training steps done.
@@ -40,6 +38,7 @@ class State:
       networks: what `task.networks()` gave, built.
       optimizers: by name, built for the variables that each trains.
       trained: by optimizer, the variables that it trains.
+      norms: of the gradients that each optimizer applied since the last report.
       totals: float64 variables: the sum of each training value since the last report,
         of its weights where it has any, and under `examples` over how many.
       metrics: in the task's own state; an evaluation begins them anew.
@@ -52,7 +51,7 @@ class State:
         self,
         *,
         networks: Any,
-        optimizers: Mapping[str, keras.optimizers.Optimizer],
+        given: Mapping[str, Given],
         sum_names: Iterable[str],
         extra: Mapping[str, Any],
         iterator: Any = None,
@@ -61,18 +60,22 @@ class State:
         items = network_items(networks)
         self._network_names = tuple(items)
         self.networks = networks
-        self.optimizers = dict(optimizers)
-        self.trained = {k: trained.by_optimizer(k, items) for k in self.optimizers}
+        self.optimizers = {name: one.optimizer for name, one in given.items()}
+        self.trained = {
+            name: optimizers.variables(name, one.over, items, extra)
+            for name, one in given.items()
+        }
         for name, optimizer in self.optimizers.items():
             optimizer.build(self.trained[name])
         self.learning_rates = {
-            k: learning_rates.constant(o) for k, o in optimizers.items()
+            k: learning_rates.constant(o) for k, o in self.optimizers.items()
         }
         self.step = tf.Variable(0, dtype=tf.int64, name="step")
         self.skipped = tf.Variable(0, dtype=tf.int64, name="skipped")
         self.totals = {
             name: tf.Variable(0.0, dtype=tf.float64, name=name) for name in sum_names
         }
+        self.norms = Norms(self.optimizers)
         self.averages = Averages(items, decay=ema)
         self.progress = Progress()
         self.metrics = metrics(extra)
@@ -93,6 +96,7 @@ class State:
         self._network_parts = {k: v for k, v in children.items() if k not in own}
         for name, optimizer in self.optimizers.items():
             add(children, names.optimizer_part(name), optimizer)
+        self._children = children
         return tf.train.Checkpoint(**children)
 
     def _own_parts(self, extra: Mapping[str, Any], iterator: Any) -> dict[str, Any]:
@@ -105,6 +109,7 @@ class State:
             # What keras.random draws from where no seed is given.
             "keras_random": global_seed_state(),
             "totals": self.totals,
+            _LATER: self.norms.variables,
             "task": own_parts(extra),
         }
         self._evaluated_parts = {
@@ -127,6 +132,11 @@ class State:
             "another --run_dir."
         )
 
+    @property
+    def later(self) -> tuple[str, ...]:
+        """The beginnings of names that checkpoints of earlier releases don't have."""
+        return (f"{_LATER}/",)
+
     def pack(self) -> None:
         """Puts what lives in Python into the tree; call it before each save."""
         self._packed.assign(self.progress.to_json())
@@ -140,7 +150,12 @@ class State:
           AssertionError: something in the tree or in the checkpoint has no match.
           tf.errors.DataLossError, ...: the bytes are damaged.
         """
-        self.tree.restore(prefix).assert_consumed()
+        tree = self.tree
+        if not Reader(prefix).has(_LATER):
+            kept = {k: one for k, one in self._children.items() if k != _LATER}
+            tree = tf.train.Checkpoint(**kept)
+            self.norms.take()
+        tree.restore(prefix).assert_consumed()
         self.progress = Progress.from_json(self._packed.numpy())
 
     def restore_networks(self, prefix: str) -> None:
@@ -200,45 +215,3 @@ class State:
             manifest.Variable(name, tuple(v.shape.as_list()), v.dtype.name)
             for name, v in self._named.items()
         )
-
-
-def build(
-    task: Task,
-    batch: Callable[[tf.Tensor], Batch],
-    *,
-    seed: int,
-    iterator: Any = None,
-    ema: float = 0.0,
-) -> State:
-    """Builds networks, then optimizers, then the tree: the order that loses nothing.
-
-    Args:
-      task: gives the parts.
-      batch: the training input, from a step (int64 scalar); traced, not run.
-      seed: of the initial weights and of every random generator.
-      iterator: of the input, where that is a stream.
-      ema: the decay of a moving average of the weights; 0: none is kept.
-
-    Raises:
-      task.TaskError: the task doesn't keep its side of the contract.
-    """
-    seeding.begin_anew(seed)
-    networks = task.networks()
-
-    def trace(step: tf.Tensor) -> dict[str, means.Value]:
-        return checked_values(task, networks, batch(step), True)
-
-    # Builds every layer by tracing alone: no random state moves.
-    spec = tf.TensorSpec([], tf.int64)
-    concrete = tf.function(trace, autograph=False).get_concrete_function(spec)
-    values = concrete.structured_outputs
-    optimizers = optimizer_items(task.optimizers())
-    check_losses(task, optimizers, sorted(values))
-    return State(
-        networks=networks,
-        optimizers=optimizers,
-        sum_names=means.sum_names(values),
-        extra=task.state(networks),
-        iterator=iterator,
-        ema=ema,
-    )

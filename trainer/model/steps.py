@@ -2,7 +2,7 @@
 
     >>> import keras, numpy as np
     >>> from trainer import data, task
-    >>> from trainer.model import state, steps
+    >>> from trainer.model import building, steps
     >>> class Line(task.Task):
     ...     def sources(self): return {"train": {"x": np.ones([4, 2], np.float32)}}
     ...     def networks(self): return keras.Sequential([keras.layers.Dense(1)])
@@ -12,43 +12,38 @@
     ...     def predictions(self, networks, batch): return {"y": networks(batch["x"])}
     >>> source = data.split(Line().sources(), "train")
     >>> inputs = data.Shuffled(task=Line(), source=source, batch_size=2, seed=0)
-    >>> current = state.build(Line(), inputs.batch, seed=0)
+    >>> current = building.build(Line(), inputs.batch, seed=0)
     >>> train = steps.TrainLoop(Line(), current, inputs)
     >>> train.run(100)                         # a hundred steps, one call
     >>> list(train.take_means()), int(current.step)
     (['loss'], 100)
 
-Python is asked once per chunk of steps, not once per step. The only `tf.GradientTape`
-of the framework is here.
+Python is asked once per chunk of steps, not once per step. What a step is, the task
+says: `Task.step` is the usual one.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from trainer.base.errors import KeepstepError
 from trainer.compat import autograph
 from trainer.data.inputs import Input
-from trainer.model import captures, means, state, trained
-from trainer.model.contract import checked_values, loss_of
+from trainer.model import captures, means, measures, state, trained
+from trainer.model.contract import loss_of
 from trainer.model.evaluation import EvaluationLoop
-from trainer.model.means import Sums, Value
+from trainer.model.means import Value
+from trainer.model.optimization import Applied
+from trainer.model.values import checked_step
 from trainer.task import Task
+from trainer.task.given import at_step
 
 __all__ = ["EvaluationLoop", "NonFiniteError", "TrainLoop"]
-
-
-class _Losses(NamedTuple):
-    """By optimizer: its loss, and that as the optimizer scales it."""
-
-    plain: Sums
-    scaled: Sums
 
 
 class NonFiniteError(KeepstepError, ArithmeticError):
@@ -68,7 +63,13 @@ class TrainLoop:
         self._task = task
         self._state = current
         self._inputs = inputs
+        self._measured = measures.names(task)
         self._run = tf.function(self._loop)
+        self._watched = [
+            name
+            for optimizer in current.optimizers
+            for name in (loss_of(optimizer), _gradient_of(optimizer))
+        ]
         self._seen: tuple[tf.Variable, ...] = ()
 
     @functools.cached_property
@@ -142,14 +143,14 @@ class TrainLoop:
         found = means.of_sums(totals).items()
         return {name: mean for name, mean in found if name not in left_out}
 
+    def take_norms(self) -> dict[str, float]:
+        """The mean norms of gradients since the last call, by tag; begins anew."""
+        return self._state.norms.take()
+
     def _loop(self, count: tf.Tensor) -> dict[str, tf.Tensor]:
         # The sums travel through the loop as tensors: one assignment a chunk.
         sums = {name: v.read_value() for name, v in self._state.totals.items()}
-        finite = {
-            name: tf.constant(True)
-            for optimizer in self._state.optimizers
-            for name in _watched(optimizer)
-        }
+        finite = {name: tf.constant(True) for name in self._watched}
         for _ in tf.range(count):
             values, finite = self._step(self._state.step + self._state.skipped)
             self._state.averages.update(self._state.step)
@@ -163,53 +164,44 @@ class TrainLoop:
 
     @autograph.unconverted
     def _step(self, number: tf.Tensor) -> tuple[dict[str, Value], dict[str, tf.Tensor]]:
-        """One optimizer step on one batch; all gradients at one point.
+        """One step on one batch, as the task says it.
 
         Returns:
           The values, and of each loss and of its gradients whether they are finite.
         """
-        tape, values, losses = self._forward(number)
-        optimizers = self._state.optimizers
-        gradients = {
-            name: tape.gradient(loss, self._state.trained[name])
-            for name, loss in losses.scaled.items()
-        }
-        self._seen = tape.watched_variables()
-        trained.check(gradients, self._state.trained)
-        finite: dict[str, tf.Tensor] = {}
-        for name, optimizer in optimizers.items():
-            optimizer.apply(gradients[name], self._state.trained[name])
-            norm = tf.linalg.global_norm(gradients[name])
-            if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-                norm = tf.constant(0.0)  # it skips what is too large, and scales less
-            watched = zip(_watched(name), (losses.plain[name], norm), strict=True)
-            finite |= {what: tf.math.is_finite(one) for what, one in watched}
+        asked, values = self._traced_step(number)
+        self._seen = tuple(asked.watched)
+        finite = {name: tf.constant(True) for name in self._watched} | asked.finite
+        for name in self._state.optimizers:
+            finite[_gradient_of(name)] = self._state.norms.finite(name)
         return values, finite
 
-    def _forward(
-        self, number: tf.Tensor
-    ) -> tuple[tf.GradientTape, dict[str, Value], _Losses]:
+    def _traced_step(
+        self, number: tf.Tensor, probed: Sequence[tf.Variable] = ()
+    ) -> tuple[Applied, dict[str, Value]]:
         batch = self._inputs.batch(number)
-        optimizers = self._state.optimizers
-        with tf.GradientTape(persistent=len(optimizers) > 1) as tape:
-            values = checked_values(
-                self._task, self._state.networks, batch, training=True
-            )
-            losses = {name: means.loss(values[loss_of(name)]) for name in optimizers}
-            # An optimizer that scales divides the gradients again when it applies them.
-            scaled = {k: optimizers[k].scale_loss(loss) for k, loss in losses.items()}
-        return tape, values, _Losses(losses, scaled)
+        asked = Applied(
+            self._task,
+            self._state.networks,
+            seed=self._inputs.seed,
+            number=number,
+            optimizer_items=self._state.optimizers,
+            variables=self._state.trained,
+            norms=self._state.norms,
+            measured=self._measured,
+            probed=probed,
+        )
+        with at_step(self._state.step):
+            values = checked_step(self._task, self._state.networks, batch, asked)
+        return asked, values
 
     def _reached(self, variables: Sequence[tf.Variable]) -> list[tf.Variable]:
         """Those of the variables that any loss depends on; found by tracing."""
-        reached = []
+        reached: list[tf.Variable] = []
 
         def trace(number: tf.Tensor) -> None:
-            tape, _, losses = self._forward(number)
-            for loss in losses.plain.values():
-                gradients = tape.gradient(loss, variables)
-                pairs = zip(variables, gradients, strict=True)
-                reached.extend([one for one, slope in pairs if slope is not None])
+            asked, _ = self._traced_step(number, variables)
+            reached.extend(asked.reached)
 
         traced = tf.function(trace, autograph=False)
         traced.get_concrete_function(tf.TensorSpec([], tf.int64))
@@ -235,7 +227,5 @@ def _bad_rows(one: Any) -> int:
 
 
 @autograph.unconverted
-def _watched(optimizer: str) -> tuple[str, str]:
-    """What must stay finite: a loss and the norm of its gradients."""
-    loss = loss_of(optimizer)
-    return loss, f"the gradient of {loss}"
+def _gradient_of(optimizer: str) -> str:
+    return f"the gradient of {loss_of(optimizer)}"

@@ -1,13 +1,11 @@
 """Which variables are trained, and that none is left out unseen.
 
->>> import keras
+>>> import keras, tensorflow as tf
 >>> from trainer.model import trained
->>> shared = keras.layers.Dense(1)
->>> networks = {
-...     name: keras.Sequential([keras.layers.Input([2]), shared]) for name in "ab"
-... }
->>> [one.name for one in trained.by_optimizer("optimizer", networks)]
-['kernel', 'bias']
+>>> fixed = keras.layers.Dense(1, trainable=False)
+>>> tree = tf.train.Checkpoint(fixed=fixed)
+>>> trained.left_out([tf.Variable(1.0, name="forgotten")], [], tree)[0].name
+'forgotten:0'
 """
 
 from __future__ import annotations
@@ -20,25 +18,6 @@ import tensorflow as tf
 
 from trainer.model.contract import loss_of
 from trainer.task import TaskError
-
-
-def by_optimizer(optimizer: str, networks: Mapping[str, keras.Model]) -> list[Any]:
-    """The variables that the optimizer of that name trains, each once.
-
-    Raises:
-      task.TaskError: there is no network of its name.
-    """
-    if optimizer == "optimizer":
-        listed = [v for one in networks.values() for v in one.trainable_variables]
-    elif optimizer in networks:
-        listed = list(networks[optimizer].trainable_variables)
-    else:
-        raise TaskError(
-            f"there is no network for the optimizer {optimizer!r}; the networks are "
-            f"{', '.join(networks)}. Give both one name."
-        )
-    # A layer that two networks share would be listed, and moved, twice.
-    return list({id(variable): variable for variable in listed}.values())
 
 
 def check(

@@ -101,9 +101,9 @@ class Reporter:
         self._write(kind, 0, [*table, text])
 
     def train(
-        self, step: int, means: Mapping[str, float], rates: Mapping[str, float]
+        self, step: int, means: Mapping[str, float], more: Mapping[str, float]
     ) -> dict[str, float]:
-        """Training values since the last report, and the learning rates now.
+        """Training values since the last report, and more that only curves show.
 
         Returns:
           All scalars, by tag.
@@ -113,7 +113,7 @@ class Reporter:
             "speed/steps_per_sec": steps_per_sec,
             "speed/examples_per_sec": steps_per_sec * self._batch_size,
         }
-        scalars = {**means, **rates, **speeds}
+        scalars = {**means, **more, **speeds}
         self._scalars(TRAIN, step, scalars)
         now = self._clock()
         if self._style == "lines" and now - self._last_line >= _SECS_BETWEEN_LINES:

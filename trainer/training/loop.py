@@ -152,8 +152,8 @@ def _train(run: Run) -> Outcome:
 def _report(run: Run, step: int) -> None:
     """Writes the means of the training values since the last report."""
     means = run.train_loop.take_means()
-    scalars = run.reporter.train(step, means, run.state.current_learning_rates())
-    run.listeners.report(step, scalars)
+    now = run.state.current_learning_rates() | run.train_loop.take_norms()
+    run.listeners.report(step, run.reporter.train(step, means, now))
     run.state.progress = run.state.progress.reported_at(step)
 
 

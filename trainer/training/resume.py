@@ -112,7 +112,7 @@ def rewind(run: Run, error: NonFiniteError) -> None:
 def _audit(run: Run) -> tuple[str, ...]:
     """Refuses a task that could not be resumed exactly, unless that is allowed."""
     traced = run.train_loop.traced
-    findings = audit.examine(traced, run.state.tree, rebuilt=run.inputs.rebuilt)
+    findings = audit.examine(traced, run.state.tree, fresh=run.inputs.rebuilt)
     if isinstance(run.inputs, stream.Stream):
         findings += audit.examine_stream(run.inputs.dataset)
     if isinstance(run.inputs, prepared.Prepared):
@@ -120,7 +120,9 @@ def _audit(run: Run) -> tuple[str, ...]:
     if run.evaluation is not None:
         findings += audit.examine_evaluated(run.evaluation.batches)
         known = {finding.subject for finding in findings}
-        more = audit.examine_evaluation(run.evaluation.traced, run.state.tree)
+        more = audit.examine_evaluation(
+            run.evaluation.traced, run.state.tree, metrics=run.evaluation.fresh
+        )
         findings += [finding for finding in more if finding.subject not in known]
     if findings and not run.record.choices["allow_inexact"]:
         raise audit.IncompleteStateError(audit.describe(findings))

@@ -22,7 +22,7 @@ from trainer.config.start import StartOptions
 from trainer.data import several
 from trainer.data.adapt import settled_batch_size, steps_per_epoch
 from trainer.data.inputs import Input
-from trainer.model import drawing, parts
+from trainer.model import drawing, measures, parts
 from trainer.model.state import State
 from trainer.model.steps import EvaluationLoop, TrainLoop
 from trainer.reporting.reporter import Reporter
@@ -212,11 +212,13 @@ def _evaluation(
         task,
         state.networks,
         data.ordered(valid, choices.eval_batch_size, task),
+        step=state.step,
         metrics=state.metrics,
         allow_inexact=choices.allow_inexact,
     )
     for rule in choices.rules():
-        if rule.metric not in evaluation.names:
+        # What `scores` gives is known after an evaluation only.
+        if rule.metric not in evaluation.names and not measures.scores(task):
             raise ConfigError(
                 f"--best={rule}: the task has no metric {rule.metric!r}."
                 f"{options.suggest(rule.metric, evaluation.names)}"

@@ -4,47 +4,15 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from trainer.base.errors import KeepstepError
 from trainer.compat import autograph
-
-Batch = Mapping[str, tf.Tensor]
-
-
-class TaskError(KeepstepError, ValueError):
-    """A task doesn't keep its side of the contract."""
-
-
-setattr(TaskError, autograph.PASS_THROUGH, True)
-
-
-class Learned(dict[str, Any]):
-    """What `Task.prepare` gave, by name."""
-
-    def __missing__(self, name: str) -> Any:
-        raise TaskError(
-            f"nothing of the name {name!r} is prepared; there is "
-            f"{', '.join(map(repr, self)) or 'nothing'}. Return it from prepare(self, "
-            f'sources): return {{"{name}": ...}}. It is there in every other method '
-            "but sources(), once the run has begun."
-        )
-
-
-class Source(Protocol):
-    """Examples with random access; `data` has ready ones."""
-
-    def __len__(self) -> int:
-        """How many examples there are."""
-
-    def gather(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The examples at `indices` (int64 `[B]`) as tensors `[B, ...]` by name.
-
-        It is traced into the train loop: TensorFlow ops only, and no hidden state.
-        """
+from trainer.task import given
+from trainer.task.given import Learned, TaskError
+from trainer.task.protocols import Batch, Optimization
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +90,10 @@ class Task(abc.ABC):
         """A fresh `keras.optimizers.Optimizer`, or several by name.
 
         One optimizer minimises the value `loss` over every network. Of several, the
-        one named `x` minimises `x_loss` over the network named `x`.
+        one named `x` minimises `x_loss` over the network named `x`, or over what
+        stands beside it: `{"x": (Adam(1e-3), [encoder, head])}`. These are networks,
+        layers, variables, or names of networks or of parts of `state`. Where objects
+        are needed, write `def optimizers(self, networks)`.
         """
 
     @abc.abstractmethod
@@ -133,7 +104,7 @@ class Task(abc.ABC):
           networks: what `networks()` gave.
           batch: tensors `[B, ...]` by name. In an evaluation, each example is in one
             batch and no other rows are, so the last batch may be smaller.
-          training: whether this is a training step.
+          training: whether this is a training step of the usual kind.
 
         Returns:
           Tensors `[B]` (or `[B, 1]`); their means over all examples are what a run
@@ -142,6 +113,66 @@ class Task(abc.ABC):
           is sum(value * weight) / sum(weight) over the split. Weights are at least 0.
           The networks' regularisation losses are added to every optimizer's loss.
         """
+
+    @autograph.unconverted
+    def step(
+        self, networks: Any, batch: Batch, optimize: Optimization
+    ) -> Mapping[str, Any]:
+        """One step of training; this is the whole of the usual one.
+
+        Write another where one loss per optimizer doesn't say it: critic steps, a
+        gradient penalty, sharpness-aware minimisation. What passes through `optimize`
+        is scaled, clipped, watched and resumed as here.
+
+        Args:
+          networks: what `networks()` gave.
+          batch: tensors `[B, ...]` by name, augmented.
+          optimize: takes gradients and applies them, by the name of an optimizer.
+
+        Returns:
+          What the run reports of training: as `values` gives it, or numbers `[]`.
+        """
+        with tf.GradientTape(persistent=len(optimize.names) > 1) as tape:
+            values = optimize.values(batch)
+            losses = optimize.losses(values)
+        gradients = {
+            name: optimize.gradients(tape, losses[name], name) for name in losses
+        }
+        for name in gradients:
+            optimize.apply(gradients[name], name)
+        return values
+
+    @property
+    def step_number(self) -> tf.Tensor:
+        """How many steps are done (int64 scalar), in `values`, `step` and `augment`.
+
+        For annealing, warm-up, scheduled sampling. In an evaluation: of the weights.
+
+        Raises:
+          TaskError: it is asked for elsewhere.
+        """
+        return given.step_number()
+
+    def metrics(self) -> Mapping[str, Any]:
+        """Fresh `keras.metrics.Metric`s that are no means of examples, such as AUC.
+
+        `values` gives, by the same names, what they measure: the arguments of their
+        `update_state`, `{"auc": (batch["label"], scores)}`. They are begun anew at each
+        evaluation, are ranked like any value, and do not count in training.
+        """
+        return {}
+
+    def scores(
+        self, examples: Mapping[str, Any], predictions: Mapping[str, Any]
+    ) -> Mapping[str, float]:
+        """Metrics of a whole split, such as an error rate of texts, in NumPy.
+
+        Args:
+          examples: arrays `[N, ...]` by name, the whole split.
+          predictions: arrays `[N, ...]` by name, what `predictions` gave of them.
+        """
+        del examples, predictions
+        return {}
 
     def predictions(self, networks: Any, batch: Batch) -> Mapping[str, Any]:
         """What the networks say of each example, for `predict` and `export`.
@@ -216,34 +247,3 @@ class Task(abc.ABC):
         """Every field that a task is created with, by name."""
         fields = dataclasses.fields(self)
         return {field.name: getattr(self, field.name) for field in fields if field.init}
-
-
-T = TypeVar("T", bound=type[Task])
-_registered: dict[str, type[Task]] = {}
-
-
-def register(name: str) -> Callable[[T], T]:
-    """Class decorator: the task is found as `--task=name`.
-
-    >>> import trainer
-    >>> from line import Line
-    >>> @trainer.register("steep")
-    ... class Steep(Line):
-    ...     best = ("loss:min:3",)
-    """
-
-    def decorate(cls: T) -> T:
-        if name in _registered and _registered[name].__module__ != cls.__module__:
-            raise TaskError(
-                f"two tasks are called {name!r}: {_registered[name].__module__} and "
-                f"{cls.__module__}. Give one of them another name."
-            )
-        _registered[name] = cls
-        return cls
-
-    return decorate
-
-
-def registered() -> dict[str, type[Task]]:
-    """The tasks registered so far, by name."""
-    return dict(sorted(_registered.items()))
