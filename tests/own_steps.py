@@ -221,7 +221,27 @@ class Looping(tasks.Plain):
         return values
 
 
+class Curriculum(tasks.Plain):
+    """Decodes its examples the harder the further it is."""
+
+    def sources(self):
+        found = super().sources()
+        rows = dict(found["train"])
+        listed = [{k: v[n] for k, v in rows.items()} for n in range(len(rows["x"]))]
+        return {**found, "train": listed}
+
+    def decode(self, example, seed):
+        return {**example, "number": self.step_number}
+
+    def values(self, networks, batch, training):
+        found = super().values(networks, batch, training)
+        number = tf.cast(batch["number"], tf.float32)
+        if training:
+            tf.debugging.assert_equal(batch["number"][0], self.step_number)
+        return {**found, "number": number}
+
+
 EVERY = (
     *(Adversarial, Alternating, Sharp, Surgery, Meta, Layerwise, Tempered, Annealed),
-    *(Scaled, Looping),
+    *(Scaled, Looping, Curriculum),
 )

@@ -1,4 +1,4 @@
-"""Read every byte of every checkpoint against its manifest, and of what it needs.
+"""Read every byte of every checkpoint against its manifest.
 
 Changes nothing without --repair. Exits with 0 only if there are checkpoints and all of
 them are sound.

@@ -19,6 +19,7 @@ from trainer.data.failures import SourceError
 from trainer.data.indexed import Indexed
 from trainer.data.random import augmentation_seeds
 from trainer.task import Task, TaskError
+from trainer.task.given import at_step
 
 
 def decodes(task: Task) -> bool:
@@ -26,18 +27,22 @@ def decodes(task: Task) -> bool:
     return type(task).decode is not Task.decode
 
 
-def decode(task: Task, example: Any, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+def decode(
+    task: Task, example: Any, seed: tf.Tensor, number: Any
+) -> dict[str, tf.Tensor]:
     """An example as `Task.decode` gives it.
 
     Args:
       task: that decodes.
       example: of its source, by name.
       seed: int32 `[2]`.
+      number: of the step that the example is for, int64 scalar.
 
     Raises:
       task.TaskError: it gives no tensors by name.
     """
-    given = autograph.converted(task.decode)(example, seed)
+    with at_step(number):
+        given = autograph.converted(task.decode)(example, seed)
     if not isinstance(given, Mapping) or not given:
         raise TaskError(
             f"{type(task).__name__}.decode() returns {type(given).__name__}; expected "
@@ -60,7 +65,7 @@ def decoded(task: Task, given: tf.data.Dataset, seed: int) -> tf.data.Dataset:
 
 
 def failing(
-    task: Task, source: Indexed, indices: tf.Tensor, seeds: tf.Tensor
+    task: Task, source: Indexed, indices: tf.Tensor, seeds: tf.Tensor, number: Any
 ) -> SourceError | None:
     """The first of some examples that can't be read or decoded, as an error.
 
@@ -69,10 +74,12 @@ def failing(
       source: of the examples.
       indices: int64 `[B]`.
       seeds: int32 `[B, 2]`.
+      number: of the step that they are for.
     """
     for index, seed in zip(indices.numpy().tolist(), seeds, strict=True):
         try:
-            task.decode(source.example(index), seed)
+            with at_step(number):
+                task.decode(source.example(index), seed)
         except SourceError as error:
             return error
         except tf.errors.OpError as error:

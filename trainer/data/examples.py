@@ -18,6 +18,7 @@ from trainer.data import decoding, records
 from trainer.data.failures import SourceError
 from trainer.data.indexed import Indexed
 from trainer.data.padding import Padding
+from trainer.data.random import place_of
 from trainer.data.sources import DataError
 from trainer.task import Batch, Source, Task
 
@@ -26,6 +27,7 @@ _CHUNK_BYTES = 4_000_000
 _AHEAD_BYTES = 16_000_000
 _READERS = 4  # more of them get in the way of decoding
 _PREFETCHED = 4
+_EVALUATED = 0  # the step that decode() is told in an evaluation
 
 Places = Callable[[tf.Tensor, int], tuple[tf.Tensor, tf.Tensor]]
 
@@ -41,6 +43,8 @@ class Examples:
       batch_size: examples per batch.
       readers: how many pieces of a batch are read at once; 0: a few.
       prefetched: batches that are ready ahead of time.
+      seed: that the seeds of examples are made of in training; None: an evaluation,
+        to which step 0 is as good as any.
       partly: whether `Task.pad` may name what isn't there, but in another source.
     """
 
@@ -49,6 +53,7 @@ class Examples:
     batch_size: int
     readers: int = 0
     prefetched: int = _PREFETCHED
+    seed: int | None = None
     partly: bool = False
 
     @autograph.unconverted
@@ -98,7 +103,8 @@ class Examples:
         if self.task is None or not isinstance(self.source, Indexed):
             return None
         indices, seeds = places(tf.constant(number, tf.int64), self.batch_size)
-        return decoding.failing(self.task, self._source, indices, seeds)
+        step = number if self.seed is not None else _EVALUATED
+        return decoding.failing(self.task, self._source, indices, seeds, step)
 
     def _check(self) -> None:
         """Raises `DataError` where batches can't be made of what is read."""
@@ -199,7 +205,10 @@ class Examples:
     def _decoded(self, example: Any, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         if self.task is None:
             return dict(example)
-        return decoding.decode(self.task, example, seed)
+        step: Any = _EVALUATED
+        if self.seed is not None:
+            step = place_of(self.seed, seed) // self.batch_size
+        return decoding.decode(self.task, example, seed, step)
 
 
 def ready(batches: tf.data.Dataset, count: int) -> tf.data.Dataset:

@@ -106,7 +106,7 @@ class Padding:
             here = dataclasses.replace(self.among(batch), partly=False)
             return here.padded(batch, rows)
         found: dict[str, Any] = {}
-        for name, value in self._checked(batch).items():
+        for name, value in self.checked(batch).items():
             if name in self.fills:
                 found[name], mask = self._filled(value, self.fills[name], rows)
                 if name + MASK in batch:  # it knows better
@@ -134,7 +134,7 @@ class Padding:
           DataError: what `pad` names isn't there, or can't be filled up.
         """
         padding = self.among(example) if self.partly else self
-        padding._checked(example, of_batch=False)
+        padding.checked(example, of_batch=False)
 
     def _filled(
         self, value: Any, fill: Any, rows: int | None
@@ -159,13 +159,13 @@ class Padding:
 
     def _as_rows(self, example: Mapping[str, Any]) -> dict[str, Any]:
         """What is padded as a row of its own, `[1, (length), ...]`."""
-        found = dict(self._checked(example, of_batch=False))
+        found = dict(self.checked(example, of_batch=False))
         for name in self.fills:
             one = found[name][tf.newaxis]
             found[name] = tf.RaggedTensor.from_tensor(one)
         return found
 
-    def _checked(
+    def checked(
         self, given: Mapping[str, Any], *, of_batch: bool = True
     ) -> Mapping[str, Any]:
         for name in self.fills:

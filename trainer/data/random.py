@@ -28,6 +28,12 @@ def augmentation_seeds(seed: int, numbers: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.stack([high, numbers % 2**31], axis=1), tf.int32)
 
 
+def place_of(seed: int, own: tf.Tensor) -> tf.Tensor:
+    """The place (int64 scalar) of which `augmentation_seeds` made the seed `own`."""
+    high, low = tf.unstack(tf.cast(own, tf.int64))
+    return tf.bitwise.bitwise_xor(high, seed) * 2**31 + low
+
+
 def step_seed(seed: int, number: tf.Tensor) -> tf.Tensor:
     """int32 `[2]`: another one in each step, and none of `augmentation_seeds`."""
     (own,) = tf.unstack(augmentation_seeds(seed ^ _OF_STEPS, number[None]), num=1)

@@ -84,5 +84,7 @@ def walks(given: Any, task: Task, *, batch_size: int, seed: int, **ways: Any) ->
             for name, source in given.sources.items()
         }
     plain = ungrouped(given)
-    examples = Examples(source=plain, task=task, batch_size=batch_size, **ways)
+    examples = Examples(
+        source=plain, task=task, batch_size=batch_size, seed=seed, **ways
+    )
     return Walk(examples, given, seed)

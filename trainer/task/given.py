@@ -67,7 +67,7 @@ def step_number() -> tf.Tensor:
         return tf.cast(_step.get(), tf.int64)
     except LookupError:
         raise TaskError(
-            "step_number is known in values(), step(), augment() and decode() only, "
-            "where the number of a step is part of the graph. Expected it to be read "
-            "there. What depends on the number of the step belongs into one of them."
+            "step_number is known in values(), step(), augment() and decode() only "
+            "(and not to decode a tf.data.Dataset). Expected it to be read there. What "
+            "depends on the number of the step belongs into one of them."
         ) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -44,6 +44,7 @@ class Task(abc.ABC):
         `{"tokens": 0}`. In a batch, `tokens_mask` (bool `[B, T]`) says what was there.
       pad_to: the length of a batch is rounded up to a multiple of it.
       prepared: what `prepare` gave when the run began, by name.
+      labels: of predictions that are classes; `units`: of numbers, for exports.
       figures_at: `best`: figures show each new best; `evaluation`: each evaluation.
     """
 
@@ -51,6 +52,8 @@ class Task(abc.ABC):
     pad: ClassVar[Mapping[str, Any]] = {}
     pad_to: ClassVar[int] = 1
     figures_at: ClassVar[str] = "best"
+    labels: ClassVar[Mapping[str, Sequence[str]]] = {}
+    units: ClassVar[Mapping[str, str]] = {}
     prepared: ClassVar[Mapping[str, Any]] = Learned()
 
     @abc.abstractmethod
@@ -127,10 +130,10 @@ class Task(abc.ABC):
         Args:
           networks: what `networks()` gave.
           batch: tensors `[B, ...]` by name, augmented.
-          optimize: takes gradients and applies them, by the name of an optimizer.
+          optimize: takes and applies gradients, by the name of an optimizer.
 
         Returns:
-          What the run reports of training: as `values` gives it, or numbers `[]`.
+          What training reports: as `values` gives it, or numbers `[]`.
         """
         with tf.GradientTape(persistent=len(optimize.names) > 1) as tape:
             values = optimize.values(batch)
@@ -144,21 +147,18 @@ class Task(abc.ABC):
 
     @property
     def step_number(self) -> tf.Tensor:
-        """How many steps are done (int64 scalar), in `values`, `step` and `augment`.
-
-        For annealing, warm-up, scheduled sampling. In an evaluation: of the weights.
+        """Steps done (int64 scalar); evaluated: of the weights, and 0 in `decode`.
 
         Raises:
-          TaskError: it is asked for elsewhere.
+          TaskError: not asked in `values`, `step`, `augment`, `decode` of a source.
         """
         return given.step_number()
 
     def metrics(self) -> Mapping[str, Any]:
         """Fresh `keras.metrics.Metric`s that are no means of examples, such as AUC.
 
-        `values` gives, by the same names, what they measure: the arguments of their
-        `update_state`, `{"auc": (batch["label"], scores)}`. They are begun anew at each
-        evaluation, are ranked like any value, and do not count in training.
+        `values` gives by the same names what they measure, the arguments of their
+        `update_state`: `{"auc": (batch["label"], scores)}`. Each evaluation begins anew.
         """
         return {}
 
