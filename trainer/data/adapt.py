@@ -219,6 +219,7 @@ def _named(given: tf.data.Dataset) -> tf.data.Dataset:
         return given
     unpacked = type(given.element_spec) is tuple
 
+    @autograph.unconverted
     def name(*parts: Any) -> dict[str, Any]:
         return dict(by_name(parts if unpacked else parts[0]))
 

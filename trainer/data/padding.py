@@ -83,6 +83,7 @@ class Padding:
             return dataset.batch(size, **options)
         rows = size if options.get("drop_remainder") else None
 
+        @autograph.unconverted
         def padded(batch: Any) -> Any:
             ragged = {name: batch[name].merge_dims(0, 1) for name in self.fills}
             return self.padded({**batch, **ragged}, rows=rows)
@@ -157,6 +158,7 @@ class Padding:
         mask.set_shape([rows, None])
         return dense, mask
 
+    @autograph.unconverted
     def _as_rows(self, example: Mapping[str, Any]) -> dict[str, Any]:
         """What is padded as a row of its own, `[1, (length), ...]`."""
         found = dict(self.checked(example, of_batch=False))

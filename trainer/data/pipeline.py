@@ -112,12 +112,15 @@ def ordered(
 
         found = Examples(source=given, task=task, batch_size=batch_size, partly=True)
         numbers = tf.data.Dataset.range(count)
-        counts = numbers.map(lambda number: places(number, batch_size) <= last)
+        counts = numbers.map(
+            autograph.unconverted(lambda number: places(number, batch_size) <= last)
+        )
         batches = found.batches(0, count, rows)
         every_one = found.ready(tf.data.Dataset.zip(batches, counts))
         failures.searched(every_one, lambda number: found.failing(number, rows))
         return every_one
 
+    @autograph.unconverted
     def gather(number: tf.Tensor) -> Any:
         numbers = places(number, batch_size)
         rows = tf.minimum(numbers, last)
@@ -128,6 +131,7 @@ def ordered(
 
 
 def _whole(batches: tf.data.Dataset) -> tf.data.Dataset:
+    @autograph.unconverted
     def count(batch: Any) -> Any:
         return batch, tf.ones([tf.shape(next(iter(batch.values())))[0]], tf.bool)
 
@@ -137,6 +141,7 @@ def _whole(batches: tf.data.Dataset) -> tf.data.Dataset:
 def _filled(
     given: tf.data.Dataset, batch_size: int, padding: Padding
 ) -> tf.data.Dataset:
+    @autograph.unconverted
     def fill(batch: Any) -> Any:
         count = tf.shape(next(iter(batch.values())))[0]
         rows = tf.minimum(tf.range(batch_size), count - 1)

@@ -135,6 +135,7 @@ class Prepared:
             plain = plain.map(self._augmented, tf.data.AUTOTUNE, True)
         return ready(plain, self._prefetched)
 
+    @autograph.unconverted
     def _augmented(self, number: tf.Tensor, batch: Any) -> tuple[tf.Tensor, Any]:
         seeds = tf.nest.map_structure(lambda one: one.seeds(number), self._walks)
         return number, augmented(self._task, batch, seeds, number)

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from trainer.compat import autograph
+
 # With fewer, the images of neighbouring numbers are correlated.
 _MIXING_ROUNDS = 24
 _OF_STEPS = 2**30  # no walk through the data comes to 2^61 examples
@@ -40,6 +42,7 @@ def step_seed(seed: int, number: tf.Tensor) -> tf.Tensor:
     return own
 
 
+@autograph.unconverted
 def uniform(seeds: tf.Tensor, shape: Sequence[int] = ()) -> tf.Tensor:
     """Random numbers in [0, 1) that depend on each example's own seed only.
 

@@ -51,6 +51,7 @@ class Arrays:
     def __len__(self) -> int:
         return self._length
 
+    @autograph.unconverted
     def gather(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
         """The examples at `indices` (int64 `[B]`)."""
         return {
