@@ -31,7 +31,8 @@ import forking  # noqa: E402
 
 def start(command: list[str], *, stdout: Any, stderr: Any, env: Any) -> Any:
     """A process of `run.py`, as `subprocess.Popen` would start it."""
-    return forking.Process(command, ROOT, stdout=stdout, stderr=stderr, environment=env)
+    line, files = [forking.PROGRAM, *command], {"stdout": stdout, "stderr": stderr}
+    return forking.Process(line, ROOT, environment=env, **files)
 
 
 def main() -> int:

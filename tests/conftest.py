@@ -20,6 +20,13 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.fixture
+def forked_reloads():
+    """Exports are loaded back in forks."""
+    with processes.forked_reloads():
+        yield
+
+
 @dataclasses.dataclass(frozen=True)
 class Reference:
     """A run that nobody interrupted.

@@ -1,12 +1,13 @@
-"""Processes of `run.py` that need not import TensorFlow first.
+"""Processes of Python that need not import TensorFlow first.
 
 A server imports the libraries once, and nothing of the project. Asked for a process it
-forks: that child has its own directory, environment and files, and runs `run.py` from
-its first line. It can be killed, and ends with an exit code or a signal, as any other.
-Half of what a short command costs is that import.
+forks: that child has its own directory, environment and files, and runs a script, or
+the code behind `-c`, from its first line. It can be killed, and ends with an exit code
+or a signal, as any other. Half of what a short command costs is that import.
 
     files = {"stdout": out, "stderr": err}
-    process = forking.Process(["list"], cwd, environment=os.environ, **files)
+    line = [forking.PROGRAM, "list"]
+    process = forking.Process(line, cwd, environment=os.environ, **files)
     process.wait(timeout=60)
 """
 
@@ -16,9 +17,11 @@ import atexit
 import contextlib
 import functools
 import gc
+import importlib
 import json
 import os
 import pathlib
+import py_compile
 import runpy
 import select
 import signal
@@ -26,13 +29,35 @@ import socket
 import subprocess
 import sys
 import tempfile
+import types
 
 PROGRAM = pathlib.Path(__file__).resolve().parents[1] / "run.py"
+# Of others, as a run imports them.
+_LIBRARIES = (
+    "keras",
+    "tensorflow",
+    "PIL.ImageDraw",
+    "PIL.ImageFont",
+    "rich.live",
+    "tensorboard.backend.event_processing.event_accumulator",
+    "tensorboard.plugins.hparams.api",
+    "tensorboard.plugins.image.metadata",
+    "tensorboard.plugins.text.metadata",
+    "tensorboard.summary.writer.record_writer",
+    "xxhash",
+)
 _MOST_BYTES = 1 << 20
 
 
 class Process:
-    """A running `run.py`.
+    """A running process.
+
+    Args:
+      arguments: what an interpreter would be given: a script and its arguments, or
+        `-c`, code, and its arguments.
+      cwd: the directory that it runs in.
+      stdout, stderr: open files.
+      environment: all of it.
 
     Attributes:
       pid: of the process.
@@ -41,7 +66,7 @@ class Process:
 
     def __init__(self, arguments, cwd, *, stdout, stderr, environment):
         request = {
-            "arguments": list(arguments),
+            "arguments": list(map(str, arguments)),
             "cwd": str(cwd),
             "environment": dict(environment),
         }
@@ -101,10 +126,11 @@ def _address():
 
 
 def _serve(address):
-    """Returns in each process that is to run `run.py`, and nowhere else."""
-    import keras  # noqa: F401
-    import tensorflow  # noqa: F401
-
+    """Returns in each process that is to run something, and nowhere else."""
+    for name in _LIBRARIES:
+        importlib.import_module(name)
+    if sys.dont_write_bytecode:  # each process would compile the whole project
+        _compile(pathlib.Path(address).parent / "bytecode")
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
@@ -118,6 +144,14 @@ def _serve(address):
                 listener.close()
                 return _fork(connection)
             connection.close()
+
+
+def _compile(directory):
+    """Compiles the project, for the processes to come."""
+    sys.pycache_prefix = str(directory)
+    for folder in ("trainer", "models"):
+        for path in (PROGRAM.parent / folder).rglob("*.py"):
+            py_compile.compile(str(path), doraise=True)
 
 
 def _fork(connection):
@@ -142,12 +176,25 @@ def _become(request, files):
     for file in files:
         os.close(file)
     os.chdir(request["cwd"])
+    ours = _python_path()
     os.environ.clear()
     os.environ.update(request["environment"])
     tempfile.tempdir = None  # TMPDIR may be another one
-    sys.argv = [str(PROGRAM), *request["arguments"]]
-    sys.path[0] = str(PROGRAM.parent)
-    runpy.run_path(str(PROGRAM), run_name="__main__")
+    sys.path[1:] = _python_path() + [one for one in sys.path[1:] if one not in ours]
+    first, *rest = request["arguments"]
+    if first == "-c":
+        sys.path[0], sys.argv = "", [first, *rest[1:]]
+        module = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(rest[0], "<string>", "exec"), module.__dict__)
+    else:
+        sys.path[0], sys.argv = str(pathlib.Path(first).resolve().parent), [first]
+        sys.argv += rest
+        runpy.run_path(first, run_name="__main__")
+
+
+def _python_path():
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return [one for one in given if one]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs `run.py` as its users do: as a process of its own.
+"""Runs `run.py`, and scripts, as users do: as a process of its own.
 
 result = processes.run("list", "--run_dir=run", cwd=tmp_path)
 with processes.started("--task=digits", cwd=tmp_path) as child:
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 import os
 import pathlib
@@ -21,11 +22,14 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO
+from typing import IO, Any
 
 import forking
+import pytest
 
 from trainer.commands import cli
+from trainer.exporting import roundtrip
+from trainer.inspection import proof
 
 PROJECT = forking.PROGRAM.parent
 DIGITS = f"--flagfile={PROJECT / 'models' / 'digits.flags'}"
@@ -68,10 +72,23 @@ def run(
             check=False,
         )
         return Result(done.returncode, done.stdout, done.stderr)
+    return _forked([str(forking.PROGRAM), *arguments], cwd, whole)
+
+
+def script(*arguments: object, cwd: pathlib.Path, **environment: str) -> Result:
+    """Runs a script, or `-c` and code, to its end.
+
+    Args:
+      arguments: what an interpreter would be given; no options but `-c`.
+      cwd: the directory that it runs in.
+      **environment: what is added to its environment.
+    """
+    return _forked(list(map(str, arguments)), cwd, {**os.environ, **environment})
+
+
+def _forked(line: Sequence[str], cwd: pathlib.Path, whole: Mapping[str, str]) -> Result:
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        process = forking.Process(
-            arguments, cwd, stdout=out, stderr=err, environment=whole
-        )
+        process = forking.Process(line, cwd, stdout=out, stderr=err, environment=whole)
         try:
             code = process.wait(PATIENCE_SECS)
         finally:
@@ -81,11 +98,50 @@ def run(
         return Result(code, out.read(), err.read())
 
 
+def prove(*arguments: object, cwd: pathlib.Path) -> Result:
+    """The command `prove`, here; what it starts and kills are forks in `cwd`."""
+
+    def start(command: Sequence[str], *, env: Mapping[str, str], **files: Any) -> Any:
+        assert command[1:3] == [forking.PROGRAM.name, "train"]
+        line = [forking.PROGRAM, *command[2:]]
+        return forking.Process(line, cwd, environment=env, **files)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proof, "prove", functools.partial(proof.prove, start=start))
+        return call("prove", *arguments)
+
+
+@contextlib.contextmanager
+def forked_reloads() -> Iterator[None]:
+    """Exports are loaded back in forks meanwhile: that spares imports of TensorFlow.
+
+    A fork knows as little of the project as a fresh interpreter. Those are started in
+    test_export.py and wherever `export` is itself a process.
+    """
+
+    def fresh(
+        code: str, argument: str, environment: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        line = ["-c", code, argument]
+        done = _forked(line, pathlib.Path.cwd(), environment)
+        return subprocess.CompletedProcess(line, done.code, done.stdout, done.stderr)
+
+    real, roundtrip.fresh = roundtrip.fresh, fresh
+    try:
+        yield
+    finally:
+        roundtrip.fresh = real
+
+
 def _of_interpreter(environment: Mapping[str, str]) -> dict[str, str]:
     """What an interpreter and its libraries read of the environment at their start."""
     # Not TF_CPP_*: a command in this process sets how much is logged.
     names = ("PYTHON", "LC_", "LANG", "TF_ENABLE_", "TF_XLA_", "KERAS_", "CUDA_")
-    return {key: one for key, one in environment.items() if key.startswith(names)}
+    return {
+        key: one
+        for key, one in environment.items()
+        if key.startswith(names) and key != "PYTHONPATH"  # a fork reads it, too
+    }
 
 
 _OURS = _of_interpreter(os.environ)
@@ -151,7 +207,11 @@ def started(*arguments: str, cwd: pathlib.Path) -> Iterator[Child]:
     with tempfile.TemporaryFile("w+") as stdout, open(reading) as stderr:
         with open(writing, "w") as log:
             process = forking.Process(
-                arguments, cwd, stdout=stdout, stderr=log, environment=os.environ
+                [str(forking.PROGRAM), *arguments],
+                cwd,
+                stdout=stdout,
+                stderr=log,
+                environment=os.environ,
             )
         child = Child(process, stdout, stderr)
         try:

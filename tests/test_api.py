@@ -4,8 +4,6 @@ import dataclasses
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 
 import keras
@@ -66,14 +64,9 @@ def test_it_is_the_run_that_the_command_line_makes(tmp_path):
 
     def begin_here(run_dir, steps):
         path = os.pathsep.join([str(processes.PROJECT), str(tmp_path)])
-        subprocess.run(
-            [sys.executable, script, run_dir, str(steps)],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": path},
-            check=True,
-            capture_output=True,
-            timeout=processes.PATIENCE_SECS,
-        )
+        line = [script, run_dir, steps]
+        done = processes.script(*line, cwd=tmp_path, PYTHONPATH=path)
+        assert done.code == 0, done.stderr
 
     def begin_there(run_dir, steps):
         line = [*options, f"--run_dir={run_dir}", f"--steps={steps}"]

@@ -2,9 +2,8 @@
 
 import pathlib
 import re
-import subprocess
-import sys
 
+import processes
 import pytest
 
 from trainer.commands import command_line
@@ -21,16 +20,11 @@ def example(name):
     return re.search(pattern, README, re.DOTALL)[1]
 
 
-def run(*arguments, cwd):
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-
-
 def test_the_task_of_the_readme_trains_from_another_directory(tmp_path):
     (tmp_path / "rings.py").write_text(example("rings.py"))
     arguments = ["--task=rings:Rings", "--set=width=64", "--epochs=20"]
-    done = run(ROOT / "run.py", *arguments, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = processes.script(ROOT / "run.py", *arguments, cwd=tmp_path)
+    assert done.code == 0, done.stderr
     best = re.search(r"best .*\(accuracy (\S+)\)", done.stdout)
     assert float(best[1]) > 0.95
     assert (tmp_path / "runs" / "Rings" / "recent" / "checkpoint").exists()
@@ -41,8 +35,8 @@ def test_the_commands_are_functions(tmp_path):
     (tmp_path / "script.py").write_text(f"import sys\nsys.path.append({str(ROOT)!r})\n")
     with (tmp_path / "script.py").open("a") as script:
         script.write(example("functions"))
-    done = run("script.py", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = processes.script("script.py", cwd=tmp_path)
+    assert done.code == 0, done.stderr
     assert re.search(r"^469 {'accuracy': (0\.9|1)", done.stdout, re.MULTILINE)
     assert list((tmp_path / "runs/rings/exports/keras").iterdir())
 
@@ -63,8 +57,8 @@ right = tf.argmax(model(batch["image"]), 1) == tf.cast(batch["label"], tf.int64)
 print(float(tf.reduce_mean(tf.cast(right, tf.float64))))
 """
     (tmp_path / "read.py").write_text(example(name) + check)
-    done = run("read.py", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = processes.script("read.py", cwd=tmp_path)
+    assert done.code == 0, done.stderr
     assert float(done.stdout) > 0.5
 
 

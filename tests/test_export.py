@@ -94,12 +94,13 @@ def exports(reference, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def custom(tmp_path_factory):
-    """MNIST, whose layers are its own."""
+    """MNIST, whose layers are its own; the fresh processes of digits are enough."""
     run_dir = tmp_path_factory.mktemp("custom") / "run"
     arguments = ["--steps=4", "--evaluate_every_steps=4", "--set=hidden=8"]
     flags = f"--flagfile={processes.PROJECT / 'models' / 'mnist.flags'}"
     assert processes.call(flags, *arguments, f"--run_dir={run_dir}").code == 0
-    return Exports(run_dir, mnist.Mnist(hidden=8), ("keras", "h5"))
+    with processes.forked_reloads():
+        return Exports(run_dir, mnist.Mnist(hidden=8), ("keras", "h5"))
 
 
 # What is written.
@@ -291,7 +292,9 @@ def test_what_keras_wrote_is_loaded_by_keras(exports, custom, tmp_path):
         plan[name] = (given.line(kind), str(path))
         right[name] = given.expected()
     where = tmp_path / "said.npz"
-    fresh(OF_KERAS, json.dumps(plan), where, cwd=processes.PROJECT)
+    line = ["-c", OF_KERAS, json.dumps(plan), where]
+    done = processes.script(*line, cwd=processes.PROJECT)
+    assert done.code == 0, done.stderr
     with np.load(where) as said:
         for name, logits in right.items():
             for count in (1, 7):
@@ -352,8 +355,8 @@ def test_the_lines_of_the_build_document_load_each_format(exports):
             code.append("print(loaded[1].shape)")
         else:
             code.append("print((loaded or model)(images).shape)")
-    said = fresh("\n".join(code), cwd=processes.PROJECT)
-    assert said == "(3, 10)\n" * len(lines)
+    done = processes.script("-c", "\n".join(code), cwd=processes.PROJECT)
+    assert (done.code, done.stdout) == (0, "(3, 10)\n" * len(lines)), done.stderr
 
 
 # The guide.
@@ -500,6 +503,7 @@ def test_a_card_is_never_overwritten_either(exports, tmp_path):
 # --output.
 
 
+@pytest.mark.usefixtures("forked_reloads")
 def test_the_output_is_filled_in(exports, tmp_path):
     output = f"--output={tmp_path}/{{epoch:02d}}-{{val_loss:.4f}}-{{step}}.keras"
     prefix = exports.run_dir / "recent/ckpt-120"
@@ -534,6 +538,7 @@ def test_an_output_that_cannot_be_filled_in_is_refused(exports, output, reason):
     )
 
 
+@pytest.mark.usefixtures("forked_reloads")
 @pytest.mark.parametrize(
     ("formats", "kind"),
     [(["--format=json"], "saved_model"), (["--format=weights", "--format=json"], None)],

@@ -11,7 +11,10 @@ import tasks
 
 # Keras reads arrays for HDF5 in a way that NumPy wants to be done with.
 ARRAYS = "ignore:__array__ implementation:DeprecationWarning"
-pytestmark = pytest.mark.filterwarnings(ARRAYS)
+pytestmark = [
+    pytest.mark.filterwarnings(ARRAYS),
+    pytest.mark.usefixtures("forked_reloads"),
+]
 
 TASKS = '''
 import dataclasses

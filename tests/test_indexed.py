@@ -121,14 +121,8 @@ def test_the_same_examples_by_index_and_in_memory_are_the_same_batches(root):
 def test_a_run_that_is_killed_resumes_exactly(root, tmp_path, name):
     (tmp_path / "kinds.py").write_text((tasks.pathlib.Path(kinds.__file__)).read_text())
     arguments = [f"--task=kinds:{name}", f"--set=root={root}", "--batch_size=8"]
-    done = processes.run(
-        "prove",
-        *arguments,
-        "--steps=6",
-        "--kills=1",
-        "--evaluate_every_steps=3",
-        cwd=tmp_path,
-    )
+    arguments += ["--steps=6", "--kills=1", "--evaluate_every_steps=3"]
+    done = processes.prove(*arguments, cwd=tmp_path)
     assert done.code == 0, done.stderr
     assert "exact: 1 kill survived, nothing differs" in done.stdout
 

@@ -5,8 +5,6 @@ import os
 import pathlib
 import re
 import signal
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -43,24 +41,12 @@ SCRIPTS = {
 
 
 def start(path, cwd, kill_at=""):
-    environment = os.environ | {
-        "KEEPSTEP_KILL_AT": kill_at,
-        "PYTHONPATH": str(processes.PROJECT),
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-    }
-    return subprocess.run(
-        [sys.executable, path],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=processes.PATIENCE_SECS,
-        check=False,
-    )
+    environment = {"KEEPSTEP_KILL_AT": kill_at, "PYTHONPATH": str(processes.PROJECT)}
+    return processes.script(path, cwd=cwd, **environment)
 
 
 def bits(done):
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     return json.loads(re.search(r"BITS (.*)", done.stdout)[1])
 
 
@@ -74,7 +60,7 @@ def test_a_script_that_is_killed_ends_as_if_it_had_not_been(tmp_path, name):
     expected = bits(start(script, straight))
     for kill_at in ("save@3", "storage@40", "promotion@2"):
         done = start(script, killed, kill_at)
-        assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+        assert done.code == -signal.SIGKILL, done.stdout + done.stderr
     assert bits(start(script, killed)) == expected
     run_dir = next(killed.glob("runs/*"))
     for command in ("list", "verify", "show"):

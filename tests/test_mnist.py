@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -232,15 +230,9 @@ def test_a_saved_model_needs_only_the_import_of_its_layers(tmp_path):
     images = random.integers(0, 256, [5, 28, 28], np.uint8)
     np.save(tmp_path / "images.npy", images)
     model.save(tmp_path / "model.keras")
-    done = subprocess.run(
-        [sys.executable, "-c", READ],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(processes.PROJECT), "PATH": "", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    given = {"PYTHONPATH": str(processes.PROJECT), "PATH": "", "HOME": str(tmp_path)}
+    done = processes.script("-c", READ, cwd=tmp_path, **given)
+    assert done.code == 0, done.stderr
     answers = np.load(tmp_path / "answers.npy")
     np.testing.assert_array_equal(answers, model(images, training=False))
 

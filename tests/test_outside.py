@@ -73,6 +73,7 @@ COMMANDS = (
 )
 
 
+@pytest.mark.usefixtures("forked_reloads")
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_written_outside(finished, tmp_path, name):
     run, outside = histories.copy(finished, tmp_path / "run"), tmp_path / "outside"

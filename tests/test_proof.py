@@ -343,20 +343,12 @@ def test_a_task_that_loses_something_is_not_proven_exact(tmp_path, monkeypatch):
         assert tasks.steps(kept / run / "recent")[-1] == 8, "both are complete"
 
 
-def test_a_shipped_task_is_exact_under_kills(tmp_path, monkeypatch):
+def test_a_shipped_task_is_exact_under_kills(tmp_path):
     """A sample of the campaign in benchmarks/kills.py."""
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    command = [sys.executable, str(processes.PROJECT / "run.py"), "prove"]
     schedule = ["--steps=60", "--evaluate_every_steps=10", "--save_every_steps=10"]
-    done = subprocess.run(
-        [*command, processes.DIGITS, *schedule, "--kills=4", "--format=json"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    line = [processes.DIGITS, *schedule, "--kills=4", "--format=json"]
+    done = processes.prove(*line, cwd=tmp_path)
+    assert done.code == 0, done.stdout + done.stderr
     verdict = json.loads(done.stdout)
     assert verdict["differences"] == []
     assert sum(verdict["kills"].values()) == 4

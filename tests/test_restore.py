@@ -1,10 +1,7 @@
 """The best weights of a run in a script that has no flags and no task."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -82,15 +79,9 @@ def test_a_script_restores_a_model_whose_layers_have_other_names(reference, tmp_
     valid = digits.Digits().sources()["valid"]
     np.save(tmp_path / "images.npy", valid["image"])
     files = [tmp_path / "images.npy", tmp_path / "said.npz"]
-    done = subprocess.run(
-        [sys.executable, "mine.py", reference.directory, *files],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(processes.PROJECT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    line = ["mine.py", reference.directory, *files]
+    done = processes.script(*line, cwd=tmp_path, PYTHONPATH=str(processes.PROJECT))
+    assert done.code == 0, done.stderr
     (step,) = tasks.steps(reference.directory / "best/accuracy")
     prefix = reference.directory / f"best/accuracy/ckpt-{step}"
     accuracy = tasks.manifest(prefix)["metrics"]["accuracy"]

@@ -4,8 +4,6 @@ import errno
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import processes
@@ -147,19 +145,13 @@ def test_a_kill_while_one_is_synced_leaves_the_checkpoint_before(tmp_path, numbe
     run_dir = tmp_path / "run"
     tasks.store(run_dir).save(tree(1.0), draft(1))
     places = [str(processes.PROJECT / "tests"), str(processes.PROJECT)]
-    done = subprocess.run(
-        [sys.executable, "-c", "import test_shards; test_shards.save_second()"],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(places),
-            failpoints.VARIABLE: f"storage.sync@{number}",
-        },
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    environment = {
+        "PYTHONPATH": os.pathsep.join(places),
+        failpoints.VARIABLE: f"storage.sync@{number}",
+    }
+    code = "import test_shards; test_shards.save_second()"
+    done = processes.script("-c", code, cwd=tmp_path, **environment)
+    assert done.code == -signal.SIGKILL, done.stderr
     assert list((run_dir / "recent").glob("ckpt-2*"))
     tasks.store(run_dir)
     assert layout.steps(run_dir / "recent") == [1]

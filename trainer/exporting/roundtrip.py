@@ -13,6 +13,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -195,18 +196,32 @@ def child(text: str) -> None:
     )
 
 
+def fresh(
+    code: str, argument: str, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Runs code in a fresh process of this interpreter.
+
+    Args:
+      code: of the process.
+      argument: its one argument.
+      environment: all of it.
+    """
+    return subprocess.run(
+        [sys.executable, "-c", code, argument],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def _run(plan: Plan) -> Arrays:
     """What a fresh process predicts with the export."""
     load = _LOADS.get(plan.kind)
     script = _STRANGER + load + _ANSWER if load else _KERAS
     path = os.pathsep.join(str(pathlib.Path(entry).absolute()) for entry in sys.path)
-    done = subprocess.run(
-        [sys.executable, "-c", script, json.dumps(dataclasses.asdict(plan))],
-        env={**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    done = fresh(script, json.dumps(dataclasses.asdict(plan)), environment)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         # Where Keras has a cause to tell, that is the line that names the layer.
