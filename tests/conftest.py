@@ -9,6 +9,41 @@ import pathlib
 import processes
 import pytest
 
+# The longest first, so that in the end no process waits long for the other.
+LONGEST = [
+    "run",
+    "resume",
+    "indexed",
+    "best",
+    "outside",
+    "places",
+    "conformance",
+    "state",
+    "export",
+    "uses",
+    "prepare",
+    "stop",
+    "proof",
+    "fingerprint",
+    "package",
+    "trust",
+    "stream",
+    "machine",
+    "steps",
+    "api",
+    "keeper",
+    "ema",
+    "space",
+    "mnist",
+    "crash",
+]
+
+
+def pytest_collection_modifyitems(items):
+    """Files of tests go to two processes in this order."""
+    ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
 
 def pytest_collection_finish():
     """Spares each collection of garbage what the imported libraries hold for ever.

@@ -1,6 +1,7 @@
 """Fingerprints: the same at each start of one code and data, another for others."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import subprocess
@@ -14,7 +15,9 @@ import processes
 import pytest
 import tasks
 import tensorflow as tf
+import test_conformance
 
+from models import digits, mnist
 from trainer import data
 from trainer.data import adapt, stream
 from trainer.data.fingerprint import digest, fingerprint, sample
@@ -37,7 +40,7 @@ def of(task):
 # The code.
 
 PROGRAM = """
-    import sys
+    import json, sys
     import tensorflow as tf
     threads, unrelated = int(sys.argv[1]), int(sys.argv[2])
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -45,41 +48,35 @@ PROGRAM = """
     for _ in range(unrelated):
         keras.Sequential([keras.layers.Input([3]), keras.layers.Dense(2)])
         tf.function(lambda x: x + tf.Variable(1.0))
-    import tasks, test_conformance, test_fingerprint
-    from models import digits, mnist
-    given = [digits.Digits(), mnist.Mnist(), tasks.Plain(), tasks.Rich(), tasks.Light()]
-    given += [test_conformance.Gan(), test_conformance.Optimizing()]
-    print([test_fingerprint.of(one) for one in given])
+    import test_fingerprint
+    print(json.dumps(test_fingerprint.of_several()))
 """
 
 
-def started(threads, unrelated, hash_seed):
-    environment = dict(os.environ, PYTHONHASHSEED=str(hash_seed))
-    environment["PYTHONPATH"] = os.pathsep.join(map(str, (PROJECT, PROJECT / "tests")))
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(PROGRAM), str(threads), str(unrelated)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+def of_several():
+    """The fingerprints of tasks of many kinds, in this process."""
+    given = [digits.Digits(), mnist.Mnist(), tasks.Plain(), tasks.Rich(), tasks.Light()]
+    given += [test_conformance.Gan(), test_conformance.Optimizing()]
+    return [of(one) for one in given]
 
 
 def test_each_process_finds_the_same_whatever_else_it_did():
-    """Other hash seeds, other threads, other code before."""
-    with started(2, 0, 0) as first, started(1, 3, 99) as second:
-        try:
-            found = [
-                one.communicate(timeout=processes.PATIENCE_SECS)
-                for one in (first, second)
-            ]
-        finally:
-            first.kill()
-            second.kill()
-    (one, errors), (other, _) = found
-    assert one.startswith("['"), errors
-    assert one == other
-    assert len(set(one.strip("[]\n").split(", "))) == 7
+    """Another hash seed, other threads, other code before."""
+    here = of_several()
+    environment = dict(os.environ, PYTHONHASHSEED="99")
+    assert os.environ.get("PYTHONHASHSEED") != "99", "else there is one hash seed"
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, (PROJECT, PROJECT / "tests")))
+    there = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM), "3", "3"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=processes.PATIENCE_SECS,
+        check=False,
+    )
+    assert there.returncode == 0, there.stderr
+    assert json.loads(there.stdout) == here
+    assert len(set(here)) == 7
 
 
 def with_constant(number):

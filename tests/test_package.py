@@ -32,10 +32,10 @@ def installed(tmp_path_factory):
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir"]
     run(*build, base / "dist", source, cwd=base)
     (wheel,) = (base / "dist").glob("*.whl")
-    venv.create(base / "env", with_pip=True)
+    venv.create(base / "env")
     binaries = base / "env" / "bin"
-    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-    run(binaries / "python", *install, wheel, cwd=base)
+    pip = [sys.executable, "-m", "pip", "--python", binaries / "python"]
+    run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=base)
     query = "import sysconfig; print(sysconfig.get_path('purelib'))"
     own = pathlib.Path(run(binaries / "python", "-c", query, cwd=base).strip())
     here = {
@@ -59,7 +59,7 @@ def test_it_trains_proves_and_exports_beside_a_folder_of_the_user(installed, tmp
     assert "digits" in run(program, "tasks", cwd=tmp_path)
     done = run(program, "export", "--run_dir=run", "--format=keras", cwd=tmp_path)
     assert "loaded back in a fresh process" in done
-    arguments = ["--flagfile=digits", "--steps=20", "--kills=2"]
+    arguments = ["--flagfile=digits", "--steps=20", "--kills=1"]
     assert "nothing differs" in run(program, "prove", *arguments, cwd=tmp_path)
     module = [installed / "python", "-m", "trainer", "list", "--run_dir=run"]
     assert "ckpt-20" in run(*module, cwd=tmp_path)
