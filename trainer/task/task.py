@@ -158,7 +158,7 @@ class Task(abc.ABC):
         """Fresh `keras.metrics.Metric`s that are no means of examples, such as AUC.
 
         `values` gives by the same names what they measure, the arguments of their
-        `update_state`: `{"auc": (batch["label"], scores)}`. Each evaluation begins anew.
+        `update_state`, anew at each evaluation: `{"auc": (batch["label"], scores)}`.
         """
         return {}
 
