@@ -22,68 +22,17 @@ import tensorflow as tf
 
 from trainer.base.errors import KeepstepError
 from trainer.config import tasks
+from trainer.exporting import strangers
 from trainer.model import prediction, preparation
 from trainer.model.contract import network_items
 
-_ALONE = """
-import sys
-if sys.path[0] == "":
-    del sys.path[0]  # no file of the current directory takes the place of a library
-"""
-# What needs nothing of ours. Each way to load `file` defines `predict`, from arrays by
-# name to arrays by name; texts are bytes in them.
-_LOADS = {
-    "saved_model": """
-import tensorflow as tf
-serve = tf.saved_model.load(file).signatures["serving_default"]
-def predict(inputs):
-    outputs = serve(**{name: tf.constant(one) for name, one in inputs.items()})
-    return {name: one.numpy() for name, one in outputs.items()}
-""",
-    "tflite": """
-import tensorflow as tf
-runner = tf.lite.Interpreter(file).get_signature_runner()
-def predict(inputs):
-    return runner(**inputs)
-""",
-    "onnx": """
-import onnxruntime
-session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-names = [one.name for one in session.get_outputs()]
-def given(one):
-    return np.char.decode(one).astype(object) if one.dtype.kind == "S" else one
-def predict(inputs):
-    inputs = {name: given(one) for name, one in inputs.items()}
-    return dict(zip(names, session.run(None, inputs)))
-""",
-}
-_STRANGER = (
-    _ALONE
-    + """
-import json
-import numpy as np
-plan = json.loads(sys.argv[1])
-(file,) = plan["files"].values()
-def encoded(one):
-    if one.dtype != object:
-        return one
-    texts = [text.encode() if isinstance(text, str) else text for text in one.flat]
-    return np.array(texts, "S").reshape(one.shape)
-"""
-)
-_ANSWER = """
-with np.load(plan["inputs"]) as inputs:
-    outputs = predict(dict(inputs))
-np.savez(plan["outputs"], **{name: encoded(one) for name, one in outputs.items()})
-"""
 _KERAS = (
-    _ALONE
+    strangers.ALONE
     + """
 from trainer.exporting import roundtrip
 roundtrip.child(sys.argv[1])
 """
 )
-
 _LARGEST_DIFFERENCE = 1e-5
 # Another runtime computes in another order. Its rounding grows with the numbers.
 _OF_OTHERS = 1e-4
@@ -217,8 +166,7 @@ def fresh(
 
 def _run(plan: Plan) -> Arrays:
     """What a fresh process predicts with the export."""
-    load = _LOADS.get(plan.kind)
-    script = _STRANGER + load + _ANSWER if load else _KERAS
+    script = strangers.SCRIPTS.get(plan.kind, _KERAS)
     path = os.pathsep.join(str(pathlib.Path(entry).absolute()) for entry in sys.path)
     environment = {**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2"}
     done = fresh(script, json.dumps(dataclasses.asdict(plan)), environment)
@@ -228,7 +176,7 @@ def _run(plan: Plan) -> Arrays:
         causes = [line for line in said if line.startswith("Exception encountered: ")]
         errors = [line for line in said if "Error" in line]
         line = (causes or errors or said)[-1].strip()
-        advice = "" if load else f" {_OF_LAYERS}"
+        advice = f" {_OF_LAYERS}" if script is _KERAS else ""
         raise ReloadError(
             f"a fresh process could not load the export: {line}"
             f"\nNothing was left behind.{advice}"
