@@ -221,6 +221,31 @@ class Looping(tasks.Plain):
         return values
 
 
+class Followed(tasks.Plain):
+    """The usual step, and a target network that follows slowly."""
+
+    def networks(self):
+        return {"online": dense(1), "target": dense(1)}
+
+    def optimizers(self):
+        return {"online": keras.optimizers.Adam(1e-2)}
+
+    def values(self, networks, batch, training):
+        said = networks["online"](batch["x"], training=training)[:, 0]
+        aim = networks["target"](batch["x"])[:, 0]
+        errors = (said - batch["y"]) ** 2 + (said - tf.stop_gradient(aim)) ** 2
+        return {"online_loss": errors, "loss": errors}
+
+    def step(self, networks, batch, optimize):
+        values = super().step(networks, batch, optimize)
+        pairs = zip(
+            networks["target"].variables, networks["online"].variables, strict=True
+        )
+        for slow, fast in pairs:
+            slow.assign(0.9 * slow + 0.1 * fast)
+        return values
+
+
 class Curriculum(tasks.Plain):
     """Decodes its examples the harder the further it is."""
 
@@ -243,5 +268,5 @@ class Curriculum(tasks.Plain):
 
 EVERY = (
     *(Adversarial, Alternating, Sharp, Surgery, Meta, Layerwise, Tempered, Annealed),
-    *(Scaled, Looping, Curriculum),
+    *(Scaled, Looping, Followed, Curriculum),
 )

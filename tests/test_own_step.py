@@ -1,8 +1,11 @@
 """A step of one's own: what it applies is kept, watched and resumed as usual."""
 
+import shutil
+
 import keras
 import numpy as np
 import own_steps
+import processes
 import pytest
 import tasks
 import tensorflow as tf
@@ -37,6 +40,16 @@ def test_it_goes_on_as_if_it_had_not_been_cut_off(cls, tmp_path):
     assert rates <= norms, "each optimizer has both curves"
 
 
+@pytest.mark.parametrize("name", ["Adversarial", "Alternating", "Layerwise"])
+def test_it_survives_real_kills(name, tmp_path):
+    for module in (own_steps, tasks):
+        shutil.copy(module.__file__, tmp_path)
+    line = [f"--task=own_steps:{name}", "--kills=3", "--steps=9", "--batch_size=8"]
+    done = processes.prove(*line, "--save_every_steps=1", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert "exact" in done.stdout
+
+
 def moved(given, steps=1):
     """By name, by how much the variables of the networks and of the task moved."""
     current, train = loop(given)
@@ -55,6 +68,10 @@ def test_an_optimizer_trains_what_stands_beside_it():
     assert all(value > 0 for value in moved(Layerwise(), 6).values())
     assert all(value > 0 for value in moved(Tempered()).values())
     assert "task/temperature" in moved(Tempered())
+
+
+def test_what_a_step_assigns_follows():
+    assert all(value > 0 for value in moved(own_steps.Followed()).values())
 
 
 def test_the_usual_step_is_the_one_that_stands_in_the_class():
@@ -193,6 +210,13 @@ def told(**changes):
         (
             told(returns=lambda values: {"loss": tf.zeros([3])}),
             r"^Own\.step\(\) returns 'loss' with shape \(3,\); expected one number an",
+        ),
+        (
+            own(
+                lambda self, *given: super(type(self), self).step(*given),
+                optimizers=lambda self: {"model": keras.optimizers.SGD()},
+            ),
+            r"gives no 'model_loss', which the optimizer 'model' minimises; it gives l",
         ),
         (own(step=3), r"has a field `step`, which is the name of the method"),
         (

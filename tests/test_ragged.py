@@ -1,5 +1,7 @@
 """Sources of unequal shapes: read many at a time, the same batches bit for bit."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import tasks
@@ -72,7 +74,7 @@ def taken(inputs, first=0):
     def take(step):
         return inputs.batch(step)
 
-    with inputs.reading(first, 4):
+    with contextlib.closing(inputs), inputs.reading(first, 4):
         return [take(tf.constant(n, tf.int64)) for n in range(first, first + 4)]
 
 

@@ -9,6 +9,7 @@ import tasks
 import tensorflow as tf
 
 import trainer
+from trainer import task
 
 GUIDE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "step.md"
 SNIPPETS = dict(
@@ -27,7 +28,7 @@ class Base(tasks.Plain):
 def test_a_snippet_trains_and_is_resumed(name, tmp_path):
     path = tmp_path / "snippet.py"
     path.write_text(SNIPPETS[name])  # a file, since AutoGraph reads the source
-    methods = {"keras": keras, "tf": tf, "__name__": __name__}
+    methods = {"keras": keras, "tf": tf, "task": task, "__name__": __name__}
     exec(compile(path.read_text(), path, "exec"), methods)
     own = {k: v for k, v in methods.items() if k == "best" or hasattr(v, "__code__")}
     cls = type("Snippet", (Base,), own | {"__module__": __name__})

@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from concurrent import futures
 from typing import Any, final
 
 import numpy as np
@@ -25,11 +24,12 @@ from trainer.data import failures, records
 from trainer.data.asked import Asked
 from trainer.data.failures import SourceError
 from trainer.data.packing import Packed, pack, packed
+from trainer.data.readers import Readers
 from trainer.data.trial import Outline, examine
 
 _tokens: weakref.WeakValueDictionary[bytes, Indexed] = weakref.WeakValueDictionary()
 # One for all sources that mind threads: the splits may share a file.
-_one = futures.ThreadPoolExecutor(1, "source")
+_one = Readers(1)
 
 
 @final
@@ -91,7 +91,7 @@ class Indexed:
         Raises:
           SourceError: it can't be read, or is not like the others.
         """
-        columns = self._threads.submit(self._asked.columns, [index], self.spec).result()
+        (columns,) = self._threads.ask(self._columns, [[index]])
         return records.nested(
             {path: tf.convert_to_tensor(one[0]) for path, one in columns.items()}
         )
@@ -114,6 +114,7 @@ class Indexed:
         It is stateless: the same indices give the same examples. They are stacked,
         and `Packed` where they are not all of one shape.
         """
+        self._threads.begin()
         dtypes = [
             dtype
             for one in self.spec.values()
@@ -156,21 +157,23 @@ class Indexed:
         places = indices.tolist()
         try:
             if not self._asked.many and self.outline.waits:
-                rows = list(self._threads.map(self._read, [[one] for one in places]))
+                rows = self._threads.ask(self._read, [[one] for one in places])
                 return [np.concatenate(column) for column in zip(*rows, strict=True)]
-            return self._threads.submit(self._read, places).result()
+            return self._threads.ask(self._read, [places])[0]
         except SourceError as error:
             raise failures.marked(error) from error
 
     @functools.cached_property
-    def _threads(self) -> futures.ThreadPoolExecutor:
-        """Python's own, which keep what is local to a thread; TensorFlow's don't."""
+    def _threads(self) -> Readers:
         if self.outline.readers == 1:
             return _one
-        return futures.ThreadPoolExecutor(self.outline.readers, "source")
+        return Readers(self.outline.readers)
+
+    def _columns(self, indices: list[int]) -> Any:
+        return self._asked.columns(indices, self.spec)
 
     def _read(self, indices: list[int]) -> list[np.ndarray]:
-        columns = self._asked.columns(indices, self.spec)
+        columns = self._columns(indices)
         return [
             array
             for path, one in self.spec.items()

@@ -105,20 +105,8 @@ def ordered(
     batch_size = min(batch_size, len(given))
     last, count = len(given) - 1, math.ceil(len(given) / batch_size)
     if isinstance(given, Indexed) or (task is not None and decodes(task)):
-
-        def rows(number: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-            indices = tf.minimum(places(number, size), last)
-            return indices, augmentation_seeds(_EVALUATED, indices)
-
         found = Examples(source=given, task=task, batch_size=batch_size, partly=True)
-        numbers = tf.data.Dataset.range(count)
-        counts = numbers.map(
-            autograph.unconverted(lambda number: places(number, batch_size) <= last)
-        )
-        batches = found.batches(0, count, rows)
-        every_one = found.ready(tf.data.Dataset.zip(batches, counts))
-        failures.searched(every_one, lambda number: found.failing(number, rows))
-        return every_one
+        return _read(found, last, count)
 
     @autograph.unconverted
     def gather(number: tf.Tensor) -> Any:
@@ -128,6 +116,25 @@ def ordered(
         return padding.padded(batch, rows=batch_size), numbers <= last
 
     return tf.data.Dataset.range(count).map(gather).prefetch(2)
+
+
+def _read(examples: Examples, last: int, count: int) -> tf.data.Dataset:
+    """So many batches of examples, whose last index that is; and which rows count."""
+    batch_size = examples.batch_size
+
+    def rows(number: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+        indices = tf.minimum(places(number, size), last)
+        return indices, augmentation_seeds(_EVALUATED, indices)
+
+    @autograph.unconverted
+    def counts(number: tf.Tensor) -> tf.Tensor:
+        return places(number, batch_size) <= last
+
+    numbers = tf.data.Dataset.range(count)
+    batches = examples.batches(0, count, rows)
+    every = examples.ready(tf.data.Dataset.zip(batches, numbers.map(counts)))
+    failures.searched(every, lambda number: examples.failing(number, rows))
+    return every
 
 
 def _whole(batches: tf.data.Dataset) -> tf.data.Dataset:

@@ -21,6 +21,7 @@ from absl import logging
 
 from trainer.data import records, turns
 from trainer.data.failures import SourceError
+from trainer.data.readers import Readers
 from trainer.data.records import Path, Spec
 
 READERS = 16
@@ -61,7 +62,7 @@ def examine(
     name: str,
     length: int,
     read: Callable[[list[int]], list[Row]],
-    one: futures.Executor,
+    one: Readers,
 ) -> Outline:
     """Reads some examples, the first and the last among them.
 
@@ -79,14 +80,14 @@ def examine(
     count = min(length, _LOOKED_AT)
     spread = np.unique(np.linspace(0, length - 1, count).round().astype(np.int64))
     indices = spread.tolist()
-    rows = one.submit(read, indices).result()
+    (rows,) = one.ask(read, [indices])
     each = (time.monotonic() - began) / len(rows)
     readers, again, changing = _said(given), None, None
     if readers == 0:
         again = _in_threads(indices, rows, read)
         readers = READERS if again is None else 1
     if again is not None or _said(given):
-        changing = _differing(rows, one.submit(read, indices).result(), indices)
+        changing = _differing(rows, one.ask(read, [indices])[0], indices)
     if again is not None and changing is None:
         logging.info(
             "%s gives other examples when several threads ask it at once, so one reads "

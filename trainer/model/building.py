@@ -53,7 +53,8 @@ def build(
     values = _traced(batch, lambda found: step_values(task, networks, found, asked))
     given = optimizers.given(task, networks)
     if own_step(task):
-        _check_applied(task, list(given), list(asked.applied))
+        applied = [*asked.applied, *(given if asked.applies_all else ())]
+        _check_applied(task, list(given), applied)
     else:
         check_losses(task, given, sorted(values))
     return State(

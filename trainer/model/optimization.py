@@ -24,7 +24,7 @@ import tensorflow as tf
 from trainer.compat import autograph
 from trainer.data.random import step_seed
 from trainer.model import means, optimizers, trained
-from trainer.model.contract import loss_of, network_items
+from trainer.model.contract import check_losses, loss_of, network_items
 from trainer.model.norms import Norms
 from trainer.model.values import checked_value, checked_values
 from trainer.task import Batch, Gradients, Task, TaskError
@@ -35,6 +35,7 @@ class Tracing:
 
     Attributes:
       applied: the names of the optimizers that were asked to apply gradients.
+      applies_all: it asked for the names, as the usual step does.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class Tracing:
         self._number = number
         self._measured = measured
         self.applied: dict[str, None] = {}
+        self.applies_all = False
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the optimizers; there are none yet."""
+        self.applies_all = True
         return ()
 
     @property
@@ -82,7 +85,12 @@ class Tracing:
 
     @autograph.unconverted
     def losses(self, values: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        """By optimizer, the mean that it minimises."""
+        """By optimizer, the mean that it minimises.
+
+        Raises:
+          task.TaskError: there is no such value.
+        """
+        check_losses(self._task, self.names, values)
         return {name: self.loss(values[loss_of(name)]) for name in self.names}
 
     @autograph.unconverted
@@ -134,13 +142,10 @@ class Applied(Tracing):
         measured: Collection[str] = (),
         probed: Sequence[tf.Variable] = (),
     ) -> None:
-        """What one step asks for.
+        """What one step asks for; see `Tracing`.
 
         Args:
-          task: whose step it is.
-          networks: built.
-          seed: of the run.
-          number: of the step.
+          task, networks, seed, number: of the step.
           optimizer_items: by name, built.
           variables: that each trains.
           norms: of gradients, where they are added.

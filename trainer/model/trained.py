@@ -31,7 +31,7 @@ def check(
     """
     for name, slopes in gradients.items():
         if slopes and all(slope is None for slope in slopes):
-            paths = ", ".join(one.path for one in variables[name])
+            paths = ", ".join(getattr(v, "path", v.name) for v in variables[name])
             raise TaskError(
                 f"{loss_of(name)} depends on none of the variables that the optimizer "
                 f"{name!r} trains: {paths}. Compute it from what the network gives, "
