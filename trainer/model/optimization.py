@@ -34,8 +34,8 @@ class Tracing:
     """Builds what a step calls, before there is any optimizer: it applies nothing.
 
     Attributes:
-      applied: the names of the optimizers that were asked to apply gradients.
-      applies_all: it asked for the names, as the usual step does.
+      applied: the names of the optimizers that were asked to apply gradients; with
+        `applies_all`, as the usual step does, it is all of them.
     """
 
     def __init__(
@@ -112,11 +112,10 @@ class Tracing:
 
     def _check_loss(self, loss: Any) -> None:
         if not tf.is_tensor(loss) or loss.shape.rank != 0:
-            shape = getattr(loss, "shape", type(loss).__name__)
             raise TaskError(
                 f"{type(self._task).__name__}.step() takes the gradients of "
-                f"{shape}; expected one number, the mean over the batch: "
-                'optimize.loss(values["loss"]).'
+                f"{getattr(loss, 'shape', type(loss).__name__)}; expected one number, "
+                'the mean over the batch: optimize.loss(values["loss"]).'
             )
 
 
@@ -145,7 +144,10 @@ class Applied(Tracing):
         """What one step asks for; see `Tracing`.
 
         Args:
-          task, networks, seed, number: of the step.
+          task: whose step it is.
+          networks: built.
+          seed: of the run.
+          number: of the step.
           optimizer_items: by name, built.
           variables: that each trains.
           norms: of gradients, where they are added.
