@@ -18,6 +18,7 @@ class Described:
 
     tree = None
     advice = ""
+    later = ()
 
     def describe(self):
         return ()

@@ -56,7 +56,7 @@ def test_a_hook_is_told_what_happens_in_its_order(tmp_path):
     tasks.train(tmp_path / "run", tasks.Plain(), hooks=[heard], **STEPS)
     assert heard.told[0] == ("begin", 0, "run")
     assert heard.told[-1] == ("end", 7)
-    scalars = ["learning_rate", "loss"]
+    scalars = ["gradient_norm", "learning_rate", "loss"]
     speeds = ["speed/examples_per_sec", "speed/steps_per_sec"]
     assert ("report", 4, *scalars, *speeds) in heard.told
     assert heard.of("report") == [("report", n) for n in (2, 4, 6, 7)]
