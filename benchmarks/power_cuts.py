@@ -61,7 +61,7 @@ from trainer.model import parts
 from trainer.model.progress import Progress
 from trainer.reporting import reporter
 from trainer.storage import failpoints, files
-from trainer.training import facts, loop, preemption, run
+from trainer.training import facts, listeners, loop, preemption, run
 
 OUTCOMES = ("newest", "older", "refused", "LOST", "WRONG")
 FAILURES = (*OUTCOMES[2:], "set aside")
@@ -198,9 +198,10 @@ class Assembled:
         stop: preemption.Request,
         started: start.StartOptions,
         progress: str,
+        told: listeners.Listeners,
     ) -> run.Run:
         if self._first is None:
-            self._first = run.assemble(choices, given, stop, started, progress)
+            self._first = run.assemble(choices, given, stop, started, progress, told)
             variables = self._first.state.variables()
             self._values = {name: one.numpy() for name, one in variables.items()}
             sources = parts.seeded_sources(given, choices.seed)
@@ -220,6 +221,7 @@ class Assembled:
         house = Store(directory, choices.retention(), on_commit=noting)
         return dataclasses.replace(
             self._first,
+            listeners=told,
             directory=directory,
             record=run_record.settle(choices, given.hyperparameters(), self._facts),
             store=house,

@@ -140,7 +140,7 @@ def test_tables_hold_the_curves_of_tensorboard_each_step_once(tmp_path):
         assert [step for step, _ in found] == [s for s, _ in curves[f"{kind}/loss"]]
         for (_, value), (_, shown) in zip(found, curves[f"{kind}/loss"], strict=True):
             assert value == pytest.approx(shown, rel=1e-6)
-    assert table(run_dir / "train.csv")[0] == "step,learning_rate,loss"
+    assert table(run_dir / "train.csv")[0] == "step,gradient_norm,learning_rate,loss"
 
 
 def test_tables_go_where_the_argument_says(tmp_path):
