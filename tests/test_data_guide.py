@@ -4,6 +4,7 @@ import pathlib
 import re
 import textwrap
 
+import guides
 import keras
 import numpy as np
 import pytest
@@ -12,12 +13,7 @@ import tensorflow as tf
 
 from trainer import data, task
 
-GUIDE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "data.md"
-SNIPPETS = dict(
-    re.findall(
-        r"<!-- test: (\w+) -->\n```python\n(.*?)```", GUIDE.read_text("utf-8"), re.S
-    )
-)
+SNIPPETS = guides.snippets("data.md")
 
 
 class Base(task.Task):

@@ -16,6 +16,7 @@ import sys
 import threading
 import warnings
 
+import guides
 import numpy as np
 import processes
 import pytest
@@ -361,8 +362,7 @@ def test_the_lines_of_the_build_document_load_each_format(exports):
 
 # The guide.
 
-GUIDE = (processes.PROJECT / "docs" / "serving.md").read_text("utf-8")
-SNIPPETS = dict(re.findall(r"<!-- test: (\w+) -->\n```python\n(.*?)```", GUIDE, re.S))
+SNIPPETS = guides.snippets("serving.md")
 
 
 @contextlib.contextmanager

@@ -2,10 +2,9 @@
 
 import dataclasses
 import json
-import pathlib
-import re
 
 import exportable
+import guides
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -164,10 +163,7 @@ def card_of(parts, **said):
     return model_card.describe("parts", entry, found, signatures, kind="keras")
 
 
-GUIDE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "serving.md"
-SNIPPETS = dict(
-    re.findall(r"<!-- test: (\w+) -->\n```python\n(.*?)```", GUIDE.read_text(), re.S)
-)
+SNIPPETS = guides.snippets("serving.md")
 
 
 def test_class_names_and_units_are_in_the_card(parts):

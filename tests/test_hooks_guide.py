@@ -1,10 +1,10 @@
 """Each snippet of docs/hooks.md listens to a run: with the real library where it is."""
 
-import pathlib
 import re
 import sys
 import types
 
+import guides
 import pytest
 import tasks
 
@@ -12,9 +12,8 @@ import trainer
 from trainer.config import chosen_hooks
 from trainer.reporting import hook
 
-GUIDE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "hooks.md"
-TEXT = GUIDE.read_text("utf-8")
-SNIPPETS = dict(re.findall(r"<!-- test: (\w+) -->\n```python\n(.*?)```", TEXT, re.S))
+TEXT = guides.text("hooks.md")
+SNIPPETS = guides.snippets("hooks.md")
 CHOICES = {"steps": 4, "report_every_steps": 2, "evaluate_every_steps": 2}
 
 

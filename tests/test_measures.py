@@ -90,6 +90,20 @@ def test_a_run_ranks_by_them_and_evaluate_says_the_same(tmp_path):
     assert found["seen"] == 10, "begun anew at each evaluation"
 
 
+def test_a_stop_is_heeded_among_the_predictions_too():
+    given = Judged()
+    networks, asked = tasks.built(given).networks, []
+
+    def stop():
+        asked.append(None)
+        return len(asked) > 3  # after the three batches of the means
+
+    source = data.split(given.sources(), "valid")
+    batches = data.ordered(source, 4, given)
+    assert EvaluationLoop(given, networks, batches).run(stop) is None
+    assert len(asked) == 4
+
+
 def changed(**methods):
     return type("Changed", (Judged,), methods)()
 
@@ -128,6 +142,10 @@ def values(**more):
         (
             changed(scores=lambda self, examples, predictions: {"a": np.ones(2)}),
             r"^Changed\.scores\(\) gives 'a' as ndarray; expected one number by a name",
+        ),
+        (
+            changed(scores=lambda self, examples, predictions: {"auc": 1.0}),
+            r"^Changed\.scores\(\) gives 'auc', which values\(\) or metrics\(\) gi",
         ),
         (
             changed(metrics=lambda self: Judged.metrics(self) | {"auc": Many()}),

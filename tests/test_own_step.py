@@ -187,6 +187,10 @@ def told(**changes):
             r"asks for the optimizer 'critic'; optimizers\(\) gives optimizer\.",
         ),
         (
+            told(names=["critic"], applies=False),
+            r"asks for the optimizer 'critic'; optimizers\(\) gives optimizer\.",
+        ),
+        (
             told(applies=False),
             r"applies nothing to the optimizer 'optimizer'\. Expected that each is "
             r"used: optimize\.apply\(gradients, 'optimizer'\)\. Or leave it out",
@@ -218,7 +222,8 @@ def told(**changes):
             ),
             r"gives no 'model_loss', which the optimizer 'model' minimises; it gives l",
         ),
-        (own(step=3), r"has a field `step`, which is the name of the method"),
+        (own(metrics="auc"), r"^Own has a field 'metrics', which is the name of a m"),
+        (own(step=3), r"^Own has a field 'step', which is the name of a meth"),
         (
             own(optimizers=lambda self: "adam"),
             r"gives 'optimizer' as 'adam'; expected an optimizer of Keras.*Make one",

@@ -1,8 +1,8 @@
 """Each snippet of docs/step.md trains, is resumed exactly, and is evaluated."""
 
-import pathlib
 import re
 
+import guides
 import keras
 import pytest
 import tasks
@@ -11,12 +11,8 @@ import tensorflow as tf
 import trainer
 from trainer import task
 
-GUIDE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "step.md"
-SNIPPETS = dict(
-    re.findall(
-        r"<!-- test: (\w+) -->\n```python\n(.*?)```", GUIDE.read_text("utf-8"), re.S
-    )
-)
+TEXT = guides.text("step.md")
+SNIPPETS = guides.snippets("step.md")
 
 
 class Base(tasks.Plain):
@@ -45,7 +41,7 @@ def test_a_snippet_trains_and_is_resumed(name, tmp_path):
 
 
 def test_every_way_of_the_table_is_in_a_snippet():
-    rows = re.findall(r"^\| `(optimize\.\w+|self\.\w+)", GUIDE.read_text("utf-8"), re.M)
+    rows = re.findall(r"^\| `(optimize\.\w+|self\.\w+)", TEXT, re.M)
     assert len(rows) == 7
     for row in rows:
         assert any(row in one for one in SNIPPETS.values()), row

@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from trainer.model import means, measures, optimizers, seeding
-from trainer.model.contract import check_losses, own_step
+from trainer.model.contract import check_losses, check_methods, own_step
 from trainer.model.optimization import Tracing
 from trainer.model.state import State
 from trainer.model.values import checked_step
@@ -45,6 +45,7 @@ def build(
     Raises:
       task.TaskError: the task doesn't keep its side of the contract.
     """
+    check_methods(task)
     seeding.begin_anew(seed)
     measured = measures.names(task)
     networks = task.networks()
@@ -53,8 +54,7 @@ def build(
     values = _traced(batch, lambda found: step_values(task, networks, found, asked))
     given = optimizers.given(task, networks)
     if own_step(task):
-        applied = [*asked.applied, *(given if asked.applies_all else ())]
-        _check_applied(task, list(given), applied)
+        _check_asked(task, list(given), asked)
     else:
         check_losses(task, given, sorted(values))
     return State(
@@ -92,15 +92,16 @@ def _traced(
     return dict(traced.structured_outputs)
 
 
-def _check_applied(task: Task, names: list[str], applied: list[str]) -> None:
+def _check_asked(task: Task, names: list[str], asked: Tracing) -> None:
     """Each optimizer must be asked for, and no other."""
     name = type(task).__name__
-    if unknown := [one for one in applied if one not in names]:
+    if unknown := [one for one in asked.asked if one not in names]:
         raise TaskError(
             f"{name}.step() asks for the optimizer {unknown[0]!r}; optimizers() gives "
             f"{', '.join(names)}. Expected one of these: optimize.apply(gradients, "
             f"{names[0]!r})."
         )
+    applied = names if asked.applies_all else asked.applied
     if idle := [one for one in names if one not in applied]:
         raise TaskError(
             f"{name}.step() applies nothing to the optimizer {idle[0]!r}. Expected "

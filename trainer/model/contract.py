@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -36,18 +37,23 @@ def is_value_name(name: str) -> bool:
 
 
 def own_step(task: Task) -> bool:
-    """Whether a task says itself what a step of training is.
+    """Whether a task says itself what a step of training is."""
+    return type(task).step is not Task.step
+
+
+def check_methods(task: Task) -> None:
+    """No field of a task may take the place of a method of `Task`.
 
     Raises:
-      TaskError: it calls something else by that name.
+      TaskError: one does.
     """
-    found = type(task).step
-    if not callable(found):
-        raise TaskError(
-            f"{type(task).__name__} has a field `step`, which is the name of the "
-            "method that is one step of training. Give the field another name."
-        )
-    return found is not Task.step
+    methods = [name for name, one in vars(Task).items() if inspect.isfunction(one)]
+    for name in methods:
+        if not callable(getattr(task, name)):
+            raise TaskError(
+                f"{type(task).__name__} has a field {name!r}, which is the name of a "
+                "method of every task. Give the field another name."
+            )
 
 
 def check_losses(

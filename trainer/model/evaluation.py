@@ -139,17 +139,24 @@ class EvaluationLoop:
             measured = self._measures.results()
         self._compare(" ".join(seen))
         found = self._means({name: float(one.numpy()) for name, one in sums.items()})
-        return found | measured | self._scores()
+        return self._with_scores(found | measured, stop)
 
-    def _scores(self) -> dict[str, float]:
-        """What the task says of all predictions together."""
+    def _with_scores(
+        self, found: dict[str, float], stop: Callable[[], bool]
+    ) -> dict[str, float] | None:
+        """With what the task says of all predictions together."""
         if not measures.scores(self._task):
-            return {}
+            return found
         if self._predictor is None:
             spec = self.batches.element_spec[0]
             self._predictor = Predictor(self._task, self._networks, spec)
-        examples, predicted = zip(*self._predictor.run(self.batches), strict=True)
-        return measures.scored(self._task, joined(examples), joined(predicted))
+        pairs = []
+        for pair in self._predictor.run(self.batches):
+            if stop():
+                return None
+            pairs.append(pair)
+        examples, predicted = map(joined, zip(*pairs, strict=True))
+        return found | measures.scored(self._task, examples, predicted, found)
 
     @functools.cached_property
     def _from_python(self) -> bool:

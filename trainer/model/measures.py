@@ -15,7 +15,7 @@ They are begun anew at each evaluation, so no checkpoint need hold them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, final
 
 import keras
@@ -117,12 +117,21 @@ class Measures:
 
 
 def scored(
-    task: Task, examples: Mapping[str, Any], predictions: Mapping[str, Any]
+    task: Task,
+    examples: Mapping[str, Any],
+    predictions: Mapping[str, Any],
+    others: Collection[str] = (),
 ) -> dict[str, float]:
     """`Task.scores` of a whole split, checked.
 
+    Args:
+      task: whose.
+      examples: arrays `[N, ...]` by name.
+      predictions: arrays `[N, ...]` by name.
+      others: names that are taken, by values and metrics.
+
     Raises:
-      task.TaskError: it gives no numbers by name.
+      task.TaskError: it gives no numbers by name, or one by a name that is taken.
     """
     where, numbers = f"{type(task).__name__}.scores()", {}
     every = task.scores(examples, predictions)
@@ -137,6 +146,11 @@ def scored(
             raise TaskError(
                 f"{where} gives {name!r} as {type(value).__name__}; expected one "
                 "number by a name of letters, digits, '_', '-' and '.': float(value)."
+            )
+        if name in others:
+            raise TaskError(
+                f"{where} gives {name!r}, which values() or metrics() gives as well. "
+                f'Expected a name of its own. Rename it, such as "whole_{name}".'
             )
         numbers[name] = float(array)
     return numbers

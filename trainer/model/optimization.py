@@ -34,8 +34,9 @@ class Tracing:
     """Builds what a step calls, before there is any optimizer: it applies nothing.
 
     Attributes:
-      applied: the names of the optimizers that were asked to apply gradients; with
-        `applies_all`, as the usual step does, it is all of them.
+      asked: the names of the optimizers that were asked for anything.
+      applied: of those that were asked to apply gradients; with `applies_all`, as the
+        usual step does, it is all of them.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Tracing:
         self._seed = seed
         self._number = number
         self._measured = measured
+        self.asked: dict[str, None] = {}
         self.applied: dict[str, None] = {}
         self.applies_all = False
 
@@ -69,6 +71,7 @@ class Tracing:
     @autograph.unconverted
     def variables(self, optimizer: str = "optimizer") -> list[Any]:
         """Those that an optimizer trains; here all that there are by now."""
+        self.asked[optimizer] = None
         items = network_items(self._networks)
         return optimizers.variables("optimizer", None, items)
 
@@ -108,6 +111,7 @@ class Tracing:
     def apply(self, gradients: Gradients, optimizer: str = "optimizer") -> None:
         """Notes that the optimizer will have something to apply."""
         del gradients
+        self.asked[optimizer] = None
         self.applied[optimizer] = None
 
     def _check_loss(self, loss: Any) -> None:
@@ -171,18 +175,7 @@ class Applied(Tracing):
 
     @autograph.unconverted
     def variables(self, optimizer: str = "optimizer") -> list[Any]:
-        """Those that an optimizer trains.
-
-        Raises:
-          task.TaskError: there is no such optimizer.
-        """
-        if optimizer not in self._variables:
-            raise TaskError(
-                f"{type(self._task).__name__}.step() asks for the optimizer "
-                f"{optimizer!r}; optimizers() gives {', '.join(self._variables)}. "
-                "Expected one of these: optimize.apply(gradients, "
-                f"{next(iter(self._variables))!r})."
-            )
+        """Those that an optimizer trains; that there is one was seen by `Tracing`."""
         return list(self._variables[optimizer])
 
     @autograph.unconverted
