@@ -49,13 +49,16 @@ def test_the_threads_end_with_what_they_belong_to():
 
 
 class Collecting:
-    """Collects garbage whenever it is asked."""
+    """Collects garbage when it is asked for its first example."""
+
+    readers = 2  # said, so that it is not tried out line by line
 
     def __len__(self):
         return 40
 
     def __getitem__(self, index):
-        gc.collect()
+        if index == 0:
+            gc.collect()
         return {"x": np.zeros(2, np.float32), "y": np.float32(index)}
 
 
